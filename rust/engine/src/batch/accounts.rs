@@ -1,0 +1,407 @@
+//! Accounts: an identity with its prekeys.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use interlane_lanes::Backend;
+use interlane_lanes::kernels::hmac::Hmac;
+use interlane_lanes::kernels::x25519::PublicKey;
+use interlane_lanes::kernels::xeddsa::{Sign, Verify};
+use serde::{Deserialize, Serialize};
+
+use super::randomness::{Purpose, Randomness, system};
+use super::records;
+use crate::error::Error;
+use crate::limits::{
+    KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS,
+};
+use crate::ratchet::{KeyPair, SignedPrekey};
+use crate::secret::{Secret, SecretColumn};
+use crate::store::{Changes, Key, Kind, Store};
+use crate::wire::public_key;
+
+/// An account of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountId(pub u32);
+
+/// What is public of an account.
+#[derive(Debug)]
+pub struct AccountInfo {
+    /// Its name.
+    pub name: String,
+    /// Its identity key, 33 bytes.
+    pub identity: [u8; 33],
+    /// Its registration id.
+    pub registration_id: u32,
+    /// One-time prekeys that were made and not yet used.
+    pub stock: u32,
+}
+
+/// An existing identity that moves in, as raw private keys.
+pub struct Import {
+    /// The identity's private key.
+    pub identity_private: Secret<32>,
+    /// The registration id that the server knows.
+    pub registration_id: u32,
+    /// Signed prekeys: id, private key, and the published signature (made anew where there is none). The last is
+    /// the current one.
+    pub signed_prekeys: Vec<(u32, Secret<32>, Option<[u8; 64]>)>,
+    /// One-time prekeys: id and private key.
+    pub one_time_prekeys: Vec<(u32, Secret<32>)>,
+}
+
+/// What a chat server is to be given: public keys of 33 bytes.
+#[derive(Debug)]
+pub struct Upload {
+    /// The account's registration id.
+    pub registration_id: u32,
+    /// Its identity key.
+    pub identity: [u8; 33],
+    /// The current signed prekey: id, key, signature.
+    pub signed_prekey: (u32, [u8; 33], [u8; 64]),
+    /// The one-time prekeys that were just made.
+    pub one_time: Vec<(u32, [u8; 33])>,
+}
+
+/// The account's own row in the store.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Profile {
+    pub(crate) identity: KeyPair,
+    pub(crate) registration_id: u32,
+    /// Makes the tags, under which the store knows peers and groups.
+    pub(crate) tag_key: Secret<32>,
+    pub(crate) ids: NextIds,
+}
+
+/// The next free ids: they only grow, and no id is ever looked for.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct NextIds {
+    pub(crate) signed: u32,
+    pub(crate) one_time: u32,
+}
+
+/// An account in memory.
+pub(crate) struct Account {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) identity: KeyPair,
+    pub(crate) registration_id: u32,
+    tag_key: Secret<32>,
+    ids: Mutex<NextIds>,
+    signed: RwLock<Vec<Arc<SignedPrekey>>>,
+    pub(crate) stock: AtomicU32,
+}
+
+/// Public keys of private ones.
+pub(crate) fn pairs(backend: Backend, privates: Vec<Secret<32>>) -> Vec<KeyPair> {
+    let scalars = SecretColumn::copy_of(privates.iter());
+    let mut publics = vec![[0; 32]; privates.len()];
+    backend.run(PublicKey { scalars: &scalars, out: &mut publics });
+    privates.into_iter().zip(publics).map(|(private, public)| KeyPair { private, public }).collect()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Signs a prekey with the identity key (XEdDSA over its 33 bytes).
+fn sign(backend: Backend, identity: &KeyPair, prekey: &[u8; 32], random: &Secret<64>) -> [u8; 64] {
+    let mut out = [[0; 64]];
+    backend.run(Sign {
+        privates: &[*identity.private.expose()],
+        messages: &[&public_key(prekey)],
+        randoms: &[*random.expose()],
+        out: &mut out,
+    });
+    out[0]
+}
+
+/// The tag of a prekey's row: its id, so that ids are unique by construction.
+pub(crate) fn prekey_tag(id: u32) -> [u8; 16] {
+    let mut tag = [0; 16];
+    tag[..4].copy_from_slice(&id.to_be_bytes());
+    tag
+}
+
+impl Account {
+    /// Writes a new account's rows.
+    pub(crate) fn create(
+        store: &mut dyn Store,
+        backend: Backend,
+        name: &str,
+        randomness: &Randomness,
+    ) -> Result<Self, Error> {
+        let identity =
+            pairs(backend, vec![randomness.draw(0, Purpose::PrivateKey)]).pop().expect("one pair for one key");
+        let profile = Profile {
+            identity,
+            registration_id: 1 + randomness.number(0) % 16_380,
+            tag_key: system()?,
+            ids: NextIds { signed: 1, one_time: 1 },
+        };
+        let id = store.create_account(name, &mut |account| {
+            let mut changes = Changes::default();
+            records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &profile);
+            changes
+        })?;
+        Ok(Self::new(id, name, profile, Vec::new(), 0))
+    }
+
+    /// Writes the rows of an account that comes from elsewhere.
+    pub(crate) fn import(store: &mut dyn Store, backend: Backend, name: &str, import: Import) -> Result<Self, Error> {
+        let malformed = |text: &str| Err(Error::Malformed(text.into()));
+        let ids = import.signed_prekeys.iter().map(|(id, ..)| *id);
+        let one_time_ids = import.one_time_prekeys.iter().map(|(id, _)| *id);
+        let valid = |mut ids: Vec<u32>| {
+            ids.sort_unstable();
+            ids.windows(2).all(|pair| pair[0] != pair[1]) && ids.iter().all(|id| (1..=MAX_KEY_ID).contains(id))
+        };
+        if !valid(ids.clone().collect()) || !valid(one_time_ids.clone().collect()) {
+            return malformed("prekey ids are 1..16777215, each once; give the ids under which they were published");
+        }
+        if import.signed_prekeys.len() > MAX_SIGNED_PREKEYS {
+            return malformed("too many signed prekeys; give those of the last 30 days");
+        }
+        let next = |ids: &mut dyn Iterator<Item = u32>| ids.max().map_or(1, |id| id + 1);
+        let next_ids = NextIds { signed: next(&mut ids.clone()), one_time: next(&mut one_time_ids.clone()) };
+        let identity = pairs(backend, vec![import.identity_private]).pop().expect("one pair for one key");
+        let made_at = now();
+        let mut signed = Vec::new();
+        for (id, private, signature) in import.signed_prekeys {
+            let pair = pairs(backend, vec![private]).pop().expect("one pair for one key");
+            let signature = match signature {
+                Some(signature) => signature,
+                None => {
+                    let mut random = Secret::default();
+                    random.expose_mut()[..32].copy_from_slice(system()?.expose());
+                    random.expose_mut()[32..].copy_from_slice(system()?.expose());
+                    sign(backend, &identity, &pair.public, &random)
+                }
+            };
+            let mut ok = [false];
+            backend.run(Verify {
+                publics: &[identity.public],
+                messages: &[&public_key(&pair.public)],
+                signatures: &[signature],
+                ok: &mut ok,
+            });
+            if !ok[0] {
+                return malformed("a signed prekey's signature is not this identity's; leave it out to have it made");
+            }
+            signed.push(SignedPrekey { id, pair, signature, made_at });
+        }
+        let (one_time_ids, privates): (Vec<u32>, Vec<Secret<32>>) = import.one_time_prekeys.into_iter().unzip();
+        let one_time = pairs(backend, privates);
+        let profile =
+            Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids };
+        let id = store.create_account(name, &mut |account| {
+            let mut changes = Changes::default();
+            records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &profile);
+            for prekey in &signed {
+                let key = Key { account, kind: Kind::SignedPrekey, tag: prekey_tag(prekey.id) };
+                records::put(&mut changes, key, prekey);
+            }
+            for (id, pair) in one_time_ids.iter().zip(&one_time) {
+                records::put(&mut changes, Key { account, kind: Kind::OneTimePrekey, tag: prekey_tag(*id) }, pair);
+            }
+            changes
+        })?;
+        let stock = one_time.len() as u32;
+        Ok(Self::new(id, name, profile, signed, stock))
+    }
+
+    /// Reads an account back.
+    pub(crate) fn load(store: &mut dyn Store, id: u32, name: &str) -> Result<Self, Error> {
+        let mut profile = None;
+        store.scan(id, Kind::Account, &mut |_, body| {
+            profile = Some(records::get::<Profile>(body)?);
+            Ok(())
+        })?;
+        let profile =
+            profile.ok_or_else(|| Error::Store(format!("account {name} has no identity: restore the store")))?;
+        let mut signed = Vec::new();
+        store.scan(id, Kind::SignedPrekey, &mut |_, body| {
+            signed.push(records::get::<SignedPrekey>(body)?);
+            Ok(())
+        })?;
+        signed.sort_by_key(|prekey| prekey.id);
+        let mut stock = 0;
+        store.scan(id, Kind::OneTimePrekey, &mut |_, _| {
+            stock += 1;
+            Ok(())
+        })?;
+        Ok(Self::new(id, name, profile, signed, stock))
+    }
+
+    fn new(id: u32, name: &str, profile: Profile, signed: Vec<SignedPrekey>, stock: u32) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            identity: profile.identity,
+            registration_id: profile.registration_id,
+            tag_key: profile.tag_key,
+            ids: Mutex::new(profile.ids),
+            signed: RwLock::new(signed.into_iter().map(Arc::new).collect()),
+            stock: AtomicU32::new(stock),
+        }
+    }
+
+    /// Makes prekeys and makes them durable before they are given out.
+    pub(crate) fn prekeys(
+        &self,
+        store: &Mutex<Box<dyn Store>>,
+        backend: Backend,
+        one_time: u32,
+        rotate: bool,
+        randomness: impl FnOnce(usize) -> Result<Randomness, Error>,
+    ) -> Result<Upload, Error> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let signing = rotate || self.signed.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let mut next = *ids;
+        if one_time > MAX_PREKEYS_A_CALL {
+            return Err(Error::Malformed(format!("one_time is {one_time}; {MAX_PREKEYS_A_CALL} a call is the most")));
+        }
+        let exhausted = |text| Error::Malformed(format!("{text}: all 2^24 ids are used; make a new account"));
+        if next.one_time + one_time > MAX_KEY_ID + 1 {
+            return Err(exhausted("one-time prekeys"));
+        }
+        if signing && next.signed > MAX_KEY_ID {
+            return Err(exhausted("signed prekeys"));
+        }
+        let made_at = now();
+        let mut kept: Vec<Arc<SignedPrekey>> = self.signed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut gone = Vec::new();
+        if signing {
+            // One goes when its successor is older than the time that frames for it can wait.
+            while kept.len() > 1 && kept[1].made_at + KEEP_SIGNED_PREKEYS_SECONDS < made_at {
+                gone.push(kept.remove(0).id);
+            }
+            if kept.len() >= MAX_SIGNED_PREKEYS {
+                return Err(Error::Malformed(format!(
+                    "{MAX_SIGNED_PREKEYS} signed prekeys were made in 30 days; rotate once a week"
+                )));
+            }
+        }
+        let first_one_time = usize::from(signing);
+        let randomness = randomness(first_one_time + one_time as usize)?;
+        let privates =
+            (0..first_one_time + one_time as usize).map(|row| randomness.draw(row, Purpose::PrivateKey)).collect();
+        let mut made = pairs(backend, privates);
+        let one_time_pairs = made.split_off(first_one_time);
+        let mut changes = Changes::default();
+        if let Some(pair) = made.pop() {
+            let signature = sign(backend, &self.identity, &pair.public, &randomness.signature(0));
+            let prekey = SignedPrekey { id: next.signed, pair, signature, made_at };
+            next.signed += 1;
+            records::put(&mut changes, self.key(Kind::SignedPrekey, prekey_tag(prekey.id)), &prekey);
+            kept.push(Arc::new(prekey));
+        }
+        for id in gone {
+            changes.delete(self.key(Kind::SignedPrekey, prekey_tag(id)));
+        }
+        let mut upload = Vec::with_capacity(one_time_pairs.len());
+        for pair in &one_time_pairs {
+            records::put(&mut changes, self.key(Kind::OneTimePrekey, prekey_tag(next.one_time)), pair);
+            upload.push((next.one_time, public_key(&pair.public)));
+            next.one_time += 1;
+        }
+        if signing || one_time > 0 {
+            let profile = Profile {
+                identity: self.identity.duplicate(),
+                registration_id: self.registration_id,
+                tag_key: self.tag_key.duplicate(),
+                ids: next,
+            };
+            records::put(&mut changes, self.key(Kind::Account, [0; 16]), &profile);
+            store.lock().unwrap_or_else(PoisonError::into_inner).commit(changes)?;
+            *ids = next;
+            self.stock.fetch_add(one_time, Ordering::Relaxed);
+        }
+        let current = kept.last().expect("one was made where there was none").clone();
+        *self.signed.write().unwrap_or_else(PoisonError::into_inner) = kept;
+        Ok(Upload {
+            registration_id: self.registration_id,
+            identity: public_key(&self.identity.public),
+            signed_prekey: (current.id, public_key(&current.pair.public), current.signature),
+            one_time: upload,
+        })
+    }
+
+    /// The place of one of this account's rows.
+    pub(crate) fn key(&self, kind: Kind, tag: [u8; 16]) -> Key {
+        Key { account: self.id, kind, tag }
+    }
+
+    /// The signed prekey with this id, current or kept.
+    pub(crate) fn signed_prekey(&self, id: u32) -> Option<Arc<SignedPrekey>> {
+        self.signed.read().unwrap_or_else(PoisonError::into_inner).iter().find(|prekey| prekey.id == id).cloned()
+    }
+
+    /// Names' tags, under which memory and store know them: a keyed hash, so that the store tells nobody who talks
+    /// to whom.
+    pub(crate) fn tags(&self, backend: Backend, kind: Kind, names: &[&[u8]]) -> Vec<[u8; 16]> {
+        let keys = SecretColumn::copy_of(names.iter().map(|_| &self.tag_key));
+        let head: &[u8] = &[kind as u8];
+        let mut hashes = vec![[0; 32]; names.len()];
+        backend.run(Hmac { keys: &keys, heads: &vec![head; names.len()], tails: names, out: &mut hashes });
+        hashes.iter().map(|hash| *hash.first_chunk().expect("16 of 32")).collect()
+    }
+
+    /// What is public.
+    pub(crate) fn info(&self) -> AccountInfo {
+        AccountInfo {
+            name: self.name.clone(),
+            identity: public_key(&self.identity.public),
+            registration_id: self.registration_id,
+            stock: self.stock.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The accounts that a run meets, each looked up once: rows refer to them by their place here.
+pub(crate) struct RunAccounts<'e> {
+    all: &'e RwLock<Vec<Option<Arc<Account>>>>,
+    met: Vec<Arc<Account>>,
+    /// Made when a second account is met.
+    places: Option<HashMap<u32, Option<usize>>>,
+    last: Option<(u32, Option<usize>)>,
+}
+
+impl<'e> RunAccounts<'e> {
+    pub(crate) fn new(all: &'e RwLock<Vec<Option<Arc<Account>>>>) -> Self {
+        Self { all, met: Vec::new(), places: None, last: None }
+    }
+
+    /// The place of an account, unless it was deleted.
+    pub(crate) fn find(&mut self, id: u32) -> Option<usize> {
+        if let Some((last, place)) = self.last
+            && last == id
+        {
+            return place;
+        }
+        let place = match (self.last, &mut self.places) {
+            (None, _) => Self::meet(self.all, &mut self.met, id),
+            (Some(last), places) => {
+                let places = places.get_or_insert_with(|| HashMap::from([last]));
+                *places.entry(id).or_insert_with(|| Self::meet(self.all, &mut self.met, id))
+            }
+        };
+        self.last = Some((id, place));
+        place
+    }
+
+    fn meet(all: &RwLock<Vec<Option<Arc<Account>>>>, met: &mut Vec<Arc<Account>>, id: u32) -> Option<usize> {
+        let all = all.read().unwrap_or_else(PoisonError::into_inner);
+        met.push(Arc::clone(all.get(id as usize)?.as_ref()?));
+        Some(met.len() - 1)
+    }
+}
+
+impl std::ops::Index<usize> for RunAccounts<'_> {
+    type Output = Account;
+    fn index(&self, place: usize) -> &Account {
+        &self.met[place]
+    }
+}

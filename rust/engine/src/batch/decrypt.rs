@@ -1,0 +1,674 @@
+//! Decrypting. The usual frame is the next one on the newest receiving chain: it is opened in tiles, straight from
+//! the columns. Everything else (new ratchet keys, gaps, late frames, older sessions, first frames) is opened on
+//! copies of sessions, wave by wave, its agreements and hashes pooled over all rows of the wave.
+//!
+//! Nothing is advanced in place: a frame that does not verify has touched only copies.
+
+use std::collections::{HashMap, HashSet};
+
+use interlane_lanes::TILE;
+use interlane_lanes::kernels::cbc;
+use interlane_lanes::kernels::x25519::Canonical;
+use zeroize::Zeroize;
+
+use super::accounts::{RunAccounts, pairs, prekey_tag};
+use super::agreement::{Agreements, Material, first_roots, root_steps};
+use super::engine::Engine;
+use super::plan::{Entry, Plan};
+use super::randomness::{Purpose, Randomness};
+use super::records::{self, Dirty};
+use super::rows::{Kind, Outcome, Packed};
+use super::tile;
+use crate::error::{Events, Status};
+use crate::ratchet::{ChainKey, KeyPair, Peer, Place, Session, identities};
+use crate::secret::Secret;
+use crate::store::{Changes, Key, Kind as RowKind};
+use crate::wire::{PrekeyMessage, SignalMessage, strip_block_padding};
+
+/// One-time prekeys that the call's frames name, as the store has them: (account, id).
+pub(super) type Stock = HashMap<(u32, u32), KeyPair>;
+
+/// A call's frames, and what they need.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub(super) kinds: &'a [u8],
+    pub(super) frames: Packed<'a>,
+    pub(super) stock: &'a Stock,
+    pub(super) randomness: &'a Randomness,
+}
+
+/// What a run of a decrypt call gives.
+#[derive(Default)]
+pub(super) struct Opened {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) bytes: Vec<u8>,
+    /// Slots whose newest receiving chain has moved.
+    pub(super) advanced: Vec<(u32, ChainKey)>,
+    /// Slots where more has changed.
+    pub(super) changed: Vec<(u32, Peer)>,
+    /// One-time prekeys used up: account, id and by which row.
+    pub(super) consumed: Vec<(u32, u32, u32)>,
+    pub(super) changes: Changes,
+}
+
+/// A frame that may be the next on its session's newest chain.
+struct Next<'a> {
+    entry: usize,
+    row: u32,
+    slot: u32,
+    key: Key,
+    account: usize,
+    their_identity: [u8; 32],
+    message: SignalMessage<'a>,
+    chain: ChainKey,
+    seed: Secret<32>,
+}
+
+/// A peer whose frames need more than the columns: a copy of it, which replaces it when the call is committed.
+struct Receiver {
+    slot: u32,
+    key: Key,
+    account: usize,
+    peer: Peer,
+    dirty: Dirty,
+    next_wave: u32,
+}
+
+/// A frame to be tried on one session after the other.
+struct Trial<'a> {
+    row: u32,
+    receiver: usize,
+    wave: u32,
+    message: SignalMessage<'a>,
+    first: Option<PrekeyMessage<'a>>,
+    /// The next session to be tried.
+    candidate: Candidate,
+    /// The first status that was not INVALID.
+    verdict: Option<Status>,
+}
+
+/// Which of a peer's sessions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Candidate {
+    Current,
+    Archived(usize),
+    New,
+    None,
+}
+
+/// A frame with a copy of the session it is tried on.
+struct Attempt<'a> {
+    trial: Trial<'a>,
+    on: Candidate,
+    session: Session,
+    place: Place,
+    /// The frame brought a new ratchet key.
+    turned: bool,
+    seed: Secret<32>,
+    failed: bool,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(trial: Trial<'a>, on: Candidate, session: Session, place: Place) -> Self {
+        let turned = matches!(place, Place::NewChain { .. });
+        Self { trial, on, session, place, turned, seed: Secret::default(), failed: false }
+    }
+}
+
+/// A run as it goes on.
+struct Run<'a> {
+    engine: &'a Engine,
+    incoming: Incoming<'a>,
+    accounts: RunAccounts<'a>,
+    receivers: Vec<Receiver>,
+    used: HashSet<(u32, u32)>,
+    opened: Opened,
+}
+
+/// Decrypts the rows of some entries.
+pub(super) fn open<'a>(engine: &'a Engine, plan: &Plan<'_>, entries: &[Entry], incoming: Incoming<'a>) -> Opened {
+    let mut run = Run {
+        engine,
+        incoming,
+        accounts: engine.accounts_of_run(),
+        receivers: Vec::new(),
+        used: HashSet::new(),
+        opened: Opened::default(),
+    };
+    let count = entries.iter().map(|entry| entry.rows as usize).sum();
+    run.opened.outcomes.reserve_exact(count);
+    let (mut next, mut rest) = run.gather(plan, entries);
+    run.open_next(&mut next, &mut rest);
+    drop(next);
+    run.open_rest(plan, entries, &rest);
+    run.finish()
+}
+
+impl<'a> Run<'a> {
+    fn fail(&mut self, row: u32, status: Status) {
+        self.opened.outcomes.push(Outcome::failed(row, status));
+    }
+
+    /// Splits the entries: those with one frame, which is the next on its chain, and the rest.
+    fn gather(&mut self, plan: &Plan<'_>, entries: &[Entry]) -> (Vec<Next<'a>>, Vec<usize>) {
+        let Incoming { kinds, frames, .. } = self.incoming;
+        let (mut next, mut rest) = (Vec::with_capacity(entries.len()), Vec::new());
+        let pages = self.engine.columns.pages();
+        for (at, entry) in entries.iter().enumerate() {
+            let row = plan.rows_of(entry).next().expect("an entry has a row");
+            let single = entry.rows == 1 && kinds[row as usize] == Kind::Message as u8;
+            let Some(message) = single.then(|| SignalMessage::parse(frames.row(row as usize))).flatten() else {
+                rest.push(at);
+                continue;
+            };
+            let (page, i) = pages.of(entry.slot);
+            let view = page.receiving_next(i, &message.ratchet_key, message.counter);
+            let key = Key { account: page.account(i), kind: RowKind::Receiving, tag: page.tag(i) };
+            drop(page);
+            match (view, self.accounts.find(key.account)) {
+                (Some(view), Some(account)) => next.push(Next {
+                    entry: at,
+                    row,
+                    slot: entry.slot,
+                    key,
+                    account,
+                    their_identity: view.their_identity,
+                    message,
+                    chain: view.chain,
+                    seed: Secret::default(),
+                }),
+                _ => rest.push(at),
+            }
+        }
+        (next, rest)
+    }
+
+    /// Opens the usual frames; entries whose frame is not authentic here are left to be tried on other sessions.
+    fn open_next(&mut self, next: &mut [Next<'a>], rest: &mut Vec<usize>) {
+        let backend = self.engine.backend;
+        tile::step(backend, next.iter_mut().map(|next| (&mut next.chain, next.seed.expose_mut())));
+        let total = next.iter().map(|next| next.message.ciphertext.len()).sum();
+        self.opened.bytes.reserve_exact(total);
+        next.sort_by_key(|next| next.message.authenticated.len().div_ceil(64));
+        let mut seeds = tile::column::<32>();
+        for tile in next.chunks_mut(TILE) {
+            for (seed, next) in seeds.iter_mut().zip(tile.iter()) {
+                *seed = *next.seed.expose();
+            }
+            let mut rows: [Option<(&SignalMessage<'a>, [u8; 66])>; TILE] = [None; TILE];
+            for (row, next) in rows.iter_mut().zip(tile.iter()) {
+                let account = &self.accounts[next.account];
+                *row = Some((&next.message, identities(&next.their_identity, &account.identity.public)));
+            }
+            let opened = self.open_tile(&seeds[..tile.len()], &rows);
+            for (next, at) in tile.iter_mut().zip(opened) {
+                let Some((start, len)) = at else {
+                    rest.push(next.entry);
+                    continue;
+                };
+                let chain = next.chain.duplicate();
+                if self.engine.durable() {
+                    records::put_receiving(&mut self.opened.changes, next.key, &next.message.ratchet_key, &chain);
+                }
+                self.opened.advanced.push((next.slot, chain));
+                self.opened.outcomes.push(Outcome {
+                    row: next.row,
+                    status: Status::Ok,
+                    kind: Kind::Message,
+                    events: Events::default(),
+                    start,
+                    len,
+                });
+            }
+        }
+        rest.sort_unstable();
+    }
+
+    /// Message keys, MAC, CBC and padding of a tile. Gives where each plaintext is in the run's bytes; `None` for a
+    /// frame that is not authentic, of which nothing stays.
+    fn open_tile(
+        &mut self,
+        seeds: &[[u8; 32]],
+        rows: &[Option<(&SignalMessage<'_>, [u8; 66])>; TILE],
+    ) -> [Option<(usize, usize)>; TILE] {
+        let n = seeds.len();
+        let keys = tile::message_keys(self.engine.backend, seeds);
+        let mut heads = [[0; 66]; TILE];
+        let mut frames: [&[u8]; TILE] = [&[]; TILE];
+        for (lane, (message, head)) in rows[..n].iter().flatten().enumerate() {
+            heads[lane] = *head;
+            frames[lane] = message.authenticated;
+        }
+        let macs = tile::macs(self.engine.backend, &keys.mac[..n], &heads[..n], &frames[..n]);
+        // The ciphertexts of authentic frames, side by side at the end of the run's bytes.
+        let bytes = &mut self.opened.bytes;
+        let begin = bytes.len();
+        let (mut cipher, mut ivs) = (tile::column::<32>(), tile::column::<16>());
+        let mut authentic: [Option<(usize, usize)>; TILE] = [None; TILE];
+        let mut m = 0;
+        for (lane, (message, _)) in rows[..n].iter().flatten().enumerate() {
+            let len = message.ciphertext.len();
+            if tile::mac_is(message.mac, &macs[lane]) && len > 0 && len.is_multiple_of(16) {
+                (cipher[m], ivs[m]) = (keys.cipher[lane], keys.iv[lane]);
+                authentic[lane] = Some((bytes.len(), len));
+                bytes.extend_from_slice(message.ciphertext);
+                m += 1;
+            }
+        }
+        let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+        let mut behind = &mut bytes[begin..];
+        for (text, (_, len)) in texts.iter_mut().zip(authentic.iter().flatten()) {
+            (*text, behind) = behind.split_at_mut(*len);
+        }
+        self.engine.backend.run(cbc::Decrypt { keys: &cipher[..m], ivs: &ivs[..m], rows: &mut texts[..m] });
+        authentic.map(|at| {
+            let (start, len) = at?;
+            let text = &mut bytes[start..start + len];
+            let plain = strip_block_padding(text).and_then(|len| self.engine.strip_message_padding(&text[..len]));
+            if plain.is_none() {
+                text.zeroize();
+            }
+            Some((start, plain?))
+        })
+    }
+
+    /// Opens everything else, in waves: the k-th frame of every session, and the k-th use of every one-time prekey.
+    fn open_rest(&mut self, plan: &Plan<'_>, entries: &[Entry], rest: &[usize]) {
+        let mut trials = self.trials(plan, entries, rest);
+        trials.sort_by_key(|trial| trial.row);
+        let mut prekey_waves: HashMap<(u32, u32), u32> = HashMap::new();
+        for trial in &mut trials {
+            let receiver = &mut self.receivers[trial.receiver];
+            let prekey = trial.first.and_then(|first| first.one_time_id).map(|id| (receiver.key.account, id));
+            let after = prekey.and_then(|prekey| prekey_waves.get(&prekey).copied()).unwrap_or(0);
+            trial.wave = receiver.next_wave.max(after);
+            receiver.next_wave = trial.wave + 1;
+            if let Some(prekey) = prekey {
+                prekey_waves.insert(prekey, trial.wave + 1);
+            }
+        }
+        trials.sort_by_key(|trial| trial.wave);
+        let mut trials = trials.into_iter().peekable();
+        while let Some(first) = trials.next() {
+            let number = first.wave;
+            let mut wave = vec![first];
+            while let Some(trial) = trials.next_if(|trial| trial.wave == number) {
+                wave.push(trial);
+            }
+            self.open_wave(wave);
+        }
+    }
+
+    /// Parses the frames and copies their peers.
+    fn trials(&mut self, plan: &Plan<'_>, entries: &[Entry], rest: &[usize]) -> Vec<Trial<'a>> {
+        let Incoming { kinds, frames, .. } = self.incoming;
+        let mut trials = Vec::with_capacity(rest.len());
+        let pages = self.engine.columns.pages();
+        for &at in rest {
+            let entry = &entries[at];
+            let (page, i) = pages.of(entry.slot);
+            let key = Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) };
+            let peer = page.peer(i);
+            drop(page);
+            let Some(account) = self.accounts.find(key.account) else {
+                for row in plan.rows_of(entry) {
+                    self.fail(row, Status::UnknownHandle);
+                }
+                continue;
+            };
+            let receiver = self.receivers.len();
+            self.receivers.push(Receiver { slot: entry.slot, key, account, peer, dirty: Dirty::default(), next_wave: 0 });
+            for row in plan.rows_of(entry) {
+                let frame = frames.row(row as usize);
+                let parsed = if kinds[row as usize] == Kind::PrekeyMessage as u8 {
+                    PrekeyMessage::parse(frame)
+                        .and_then(|first| Some((SignalMessage::parse(first.message)?, Some(first))))
+                } else {
+                    SignalMessage::parse(frame).map(|message| (message, None))
+                };
+                match parsed {
+                    Some((message, first)) => trials.push(Trial {
+                        row,
+                        receiver,
+                        wave: 0,
+                        message,
+                        first,
+                        candidate: Candidate::None,
+                        verdict: None,
+                    }),
+                    None => self.fail(row, Status::Invalid),
+                }
+            }
+        }
+        trials
+    }
+
+    /// Tries every frame of a wave on its first session, those that fail on their next one, and so on: 41 rounds at
+    /// most.
+    fn open_wave(&mut self, wave: Vec<Trial<'a>>) {
+        let (mut attempts, mut strangers) = (Vec::new(), Vec::new());
+        for mut trial in wave {
+            let peer = &self.receivers[trial.receiver].peer;
+            match trial.first {
+                None if peer.current.is_none() => self.fail(trial.row, Status::NoSession),
+                None => {
+                    trial.candidate = Candidate::Current;
+                    self.attempt(trial, &mut attempts);
+                }
+                Some(first) => match known(peer, &first) {
+                    Some((on, true)) => {
+                        trial.candidate = on;
+                        self.attempt(trial, &mut attempts);
+                    }
+                    Some((_, false)) => self.fail(trial.row, Status::Invalid),
+                    None => strangers.push(trial),
+                },
+            }
+        }
+        self.respond(strangers, &mut attempts);
+        while !attempts.is_empty() {
+            let mut again = Vec::new();
+            for attempt in self.open_attempts(attempts) {
+                match attempt {
+                    Ok((attempt, start, len)) => self.accept(attempt, start, len),
+                    Err(trial) => self.attempt(trial, &mut again),
+                }
+            }
+            attempts = again;
+        }
+    }
+
+    /// The next session on which the frame has a place; the row is settled where there is none.
+    fn attempt(&mut self, mut trial: Trial<'a>, attempts: &mut Vec<Attempt<'a>>) {
+        loop {
+            let on = trial.candidate;
+            let receiver = &self.receivers[trial.receiver];
+            let session = match on {
+                Candidate::Current => receiver.peer.current.as_ref(),
+                Candidate::Archived(at) => receiver.peer.archived.get(at).map(AsRef::as_ref),
+                Candidate::New | Candidate::None => None,
+            };
+            let Some(session) = session else {
+                let status = trial.verdict.unwrap_or(Status::Invalid);
+                return self.fail(trial.row, status);
+            };
+            trial.candidate = match on {
+                _ if trial.first.is_some() => Candidate::None,
+                Candidate::Archived(at) => Candidate::Archived(at + 1),
+                _ => Candidate::Archived(0),
+            };
+            match session.place(&trial.message) {
+                Ok(place) => {
+                    let session = session.duplicate();
+                    attempts.push(Attempt::new(trial, on, session, place));
+                    return;
+                }
+                Err(Status::Duplicate) => return self.fail(trial.row, Status::Duplicate),
+                Err(status) => trial.verdict = trial.verdict.or(Some(status)),
+            }
+        }
+    }
+
+    /// X3DH as responder (§2.4 there) for first frames of unknown base keys.
+    fn respond(&mut self, strangers: Vec<Trial<'a>>, attempts: &mut Vec<Attempt<'a>>) {
+        if strangers.is_empty() {
+            return;
+        }
+        let backend = self.engine.backend;
+        let firsts: Vec<PrekeyMessage<'a>> = strangers.iter().filter_map(|trial| trial.first).collect();
+        let base_keys: Vec<[u8; 32]> = firsts.iter().map(|first| first.base_key).collect();
+        let mut sound = vec![false; base_keys.len()];
+        backend.run(Canonical { points: &base_keys, ok: &mut sound });
+        let mut agreements = Agreements::with_capacity(4 * firsts.len());
+        let mut waiting = Vec::with_capacity(firsts.len());
+        for ((trial, first), sound) in strangers.into_iter().zip(firsts).zip(sound) {
+            let receiver = &self.receivers[trial.receiver];
+            let account = &self.accounts[receiver.account];
+            let prekey = (account.id, first.one_time_id.unwrap_or(0));
+            let one_time = self.incoming.stock.get(&prekey).filter(|_| !self.used.contains(&prekey));
+            let signed = account.signed_prekey(first.signed_id);
+            let (Some(signed), true) = (signed, sound) else {
+                self.fail(trial.row, if sound { Status::NoPrekey } else { Status::Invalid });
+                continue;
+            };
+            if first.one_time_id.is_some() && one_time.is_none() {
+                self.fail(trial.row, Status::NoPrekey);
+                continue;
+            }
+            agreements.add(&signed.pair.private, &first.identity);
+            agreements.add(&account.identity.private, &first.base_key);
+            agreements.add(&signed.pair.private, &first.base_key);
+            if let Some(pair) = one_time {
+                agreements.add(&pair.private, &first.base_key);
+            }
+            waiting.push((trial, first, signed));
+        }
+        let shared = agreements.run(backend);
+        let mut shared = shared.iter();
+        let (mut materials, mut agreed) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+        for (trial, first, signed) in waiting {
+            let mut material = Material::new();
+            let mut ok = true;
+            for _ in 0..3 + usize::from(first.one_time_id.is_some()) {
+                match shared.next().expect("as many results as agreements") {
+                    Some(secret) => material.push(secret),
+                    None => ok = false,
+                }
+            }
+            if ok {
+                materials.push(material);
+                agreed.push((trial, first, signed));
+            } else {
+                self.fail(trial.row, Status::Invalid);
+            }
+        }
+        for ((mut trial, first, signed), (root, sending)) in agreed.into_iter().zip(first_roots(backend, &materials)) {
+            let session = Session {
+                base_key: first.base_key,
+                their_identity: first.identity,
+                root,
+                ratchet: signed.pair.duplicate(),
+                sending,
+                previous_counter: 0,
+                receiving: Vec::new(),
+                pending: None,
+            };
+            trial.candidate = Candidate::None;
+            match session.place(&trial.message) {
+                Ok(place) => attempts.push(Attempt::new(trial, Candidate::New, session, place)),
+                Err(status) => self.fail(trial.row, status),
+            }
+        }
+    }
+
+    /// Opens frames on their copies of sessions. Gives the frame back where it is not authentic there.
+    #[expect(clippy::type_complexity, reason = "the two ends of an attempt, used once")]
+    fn open_attempts(
+        &mut self,
+        mut attempts: Vec<Attempt<'a>>,
+    ) -> Vec<Result<(Attempt<'a>, usize, usize), Trial<'a>>> {
+        self.receive_ratchets(&mut attempts);
+        self.advance(&mut attempts);
+        let mut at: Vec<Option<(usize, usize)>> = Vec::with_capacity(attempts.len());
+        let mut seeds = tile::column::<32>();
+        for tile in attempts.chunks(TILE) {
+            let mut rows: [Option<(&SignalMessage<'a>, [u8; 66])>; TILE] = [None; TILE];
+            for (lane, attempt) in tile.iter().enumerate() {
+                let account = &self.accounts[self.receivers[attempt.trial.receiver].account];
+                seeds[lane] = *attempt.seed.expose();
+                let head = identities(&attempt.session.their_identity, &account.identity.public);
+                rows[lane] = Some((&attempt.trial.message, head));
+            }
+            let opened = self.open_tile(&seeds[..tile.len()], &rows);
+            at.extend_from_slice(&opened[..tile.len()]);
+        }
+        for (attempt, at) in attempts.iter_mut().zip(&mut at) {
+            if attempt.failed {
+                *at = None;
+            }
+            attempt.failed = at.is_none();
+        }
+        self.send_ratchets(&mut attempts);
+        attempts
+            .into_iter()
+            .zip(at)
+            .map(|(attempt, at)| match at {
+                Some((start, len)) => Ok((attempt, start, len)),
+                None => Err(attempt.trial),
+            })
+            .collect()
+    }
+
+    /// New ratchet keys: the first half of a turn, which gives the receiving chain.
+    fn receive_ratchets(&mut self, attempts: &mut [Attempt<'a>]) {
+        let backend = self.engine.backend;
+        let turning = |attempt: &&mut Attempt<'a>| attempt.turned;
+        let mut agreements = Agreements::with_capacity(attempts.len());
+        for attempt in attempts.iter_mut().filter(turning) {
+            agreements.add(&attempt.session.ratchet.private, &attempt.trial.message.ratchet_key);
+        }
+        let shared = agreements.run(backend);
+        let mut steps = Vec::new();
+        for (attempt, shared) in attempts.iter_mut().filter(turning).zip(shared.iter()) {
+            // An all-zero secret is refused: the row goes on with a secret that opens nothing, and is marked.
+            attempt.failed = shared.is_none();
+            steps.push((attempt.session.root.duplicate(), shared.unwrap_or(&[0; 32])));
+        }
+        let steps: Vec<_> = steps.iter().map(|(root, shared)| (root, *shared)).collect();
+        let results = root_steps(backend, &steps);
+        for (attempt, (root, chain)) in attempts.iter_mut().filter(turning).zip(results) {
+            attempt.session.root = root;
+            attempt.session.begin_receiving(attempt.trial.message.ratchet_key, chain);
+        }
+    }
+
+    /// Moves receiving chains up to their frames, keeping the keys that are jumped over; takes kept keys out.
+    fn advance(&mut self, attempts: &mut [Attempt<'a>]) {
+        let mut most = None;
+        for attempt in attempts.iter_mut() {
+            let (chain, steps) = match attempt.place {
+                Place::Skipped { chain } => {
+                    let kept = attempt.session.receiving[chain].skipped.take(attempt.trial.message.counter);
+                    attempt.seed = kept.expect("its place says that it was kept");
+                    continue;
+                }
+                Place::Ahead { chain, steps } => (chain, steps),
+                Place::NewChain { steps } => (0, steps),
+            };
+            attempt.place = Place::Ahead { chain, steps };
+            attempt.session.receiving[chain].skipped.reserve(steps as usize);
+            most = most.max(Some(steps));
+        }
+        let Some(most) = most else { return };
+        for done in 0..=most {
+            let moving = attempts.iter_mut().filter_map(|attempt| match attempt.place {
+                Place::Ahead { chain, steps } if steps >= done => {
+                    let Attempt { session, seed, .. } = attempt;
+                    Some((&mut session.receiving[chain].chain, seed.expose_mut()))
+                }
+                _ => None,
+            });
+            tile::step(self.engine.backend, moving);
+            for attempt in attempts.iter_mut() {
+                if let Place::Ahead { chain, steps } = attempt.place
+                    && steps > done
+                {
+                    let receiving = &mut attempt.session.receiving[chain];
+                    receiving.skipped.push(receiving.chain.index - 1, attempt.seed.duplicate());
+                }
+            }
+        }
+    }
+
+    /// The second half of a turn, after the frame verified: a fresh ratchet key and its sending chain.
+    fn send_ratchets(&mut self, attempts: &mut [Attempt<'a>]) {
+        let backend = self.engine.backend;
+        let mut turning: Vec<&mut Attempt<'a>> =
+            attempts.iter_mut().filter(|attempt| attempt.turned && !attempt.failed).collect();
+        let privates = turning
+            .iter()
+            .map(|attempt| self.incoming.randomness.draw(attempt.trial.row as usize, Purpose::RatchetKey))
+            .collect();
+        let fresh = pairs(backend, privates);
+        let mut agreements = Agreements::with_capacity(turning.len());
+        for (attempt, pair) in turning.iter().zip(&fresh) {
+            agreements.add(&pair.private, &attempt.trial.message.ratchet_key);
+        }
+        let shared = agreements.run(backend);
+        let steps: Vec<_> = turning
+            .iter()
+            .zip(shared.iter())
+            .map(|(attempt, shared)| (&attempt.session.root, shared.expect("a point of low order was refused before")))
+            .collect();
+        let results = root_steps(backend, &steps);
+        for ((attempt, pair), (root, chain)) in turning.iter_mut().zip(fresh).zip(results) {
+            attempt.session.root = root;
+            attempt.session.begin_sending(pair, chain);
+        }
+    }
+
+    /// Takes over what an authentic frame has changed.
+    fn accept(&mut self, attempt: Attempt<'a>, start: usize, len: usize) {
+        let Attempt { trial, on, mut session, .. } = attempt;
+        let receiver = &mut self.receivers[trial.receiver];
+        let mut events = Events::default();
+        session.pending = None;
+        match on {
+            Candidate::Current => receiver.peer.current = Some(session),
+            Candidate::Archived(at) => {
+                receiver.peer.promote(at, session);
+                receiver.dirty.archived = true;
+            }
+            Candidate::New | Candidate::None => {
+                let changed = receiver.peer.identity.is_some_and(|trusted| trusted != session.their_identity);
+                if changed && self.engine.refuses_identity_changes() {
+                    self.opened.bytes[start..start + len].zeroize();
+                    return self.fail(trial.row, Status::UntrustedIdentity);
+                }
+                if changed {
+                    events |= Events::IDENTITY_CHANGED;
+                }
+                events |= Events::NEW_SESSION;
+                receiver.dirty.identity |= receiver.peer.identity != Some(session.their_identity);
+                receiver.dirty.archived |= receiver.peer.current.is_some();
+                receiver.peer.identity = Some(session.their_identity);
+                receiver.peer.begin(session);
+                if let Some(id) = trial.first.and_then(|first| first.one_time_id) {
+                    events |= Events::PREKEY_CONSUMED;
+                    self.used.insert((receiver.key.account, id));
+                    self.opened.consumed.push((receiver.key.account, id, trial.row));
+                    let key = Key { kind: RowKind::OneTimePrekey, tag: prekey_tag(id), ..receiver.key };
+                    self.opened.changes.delete(key);
+                }
+            }
+        }
+        receiver.dirty.current = true;
+        let kind = if trial.first.is_some() { Kind::PrekeyMessage } else { Kind::Message };
+        self.opened.outcomes.push(Outcome { row: trial.row, status: Status::Ok, kind, events, start, len });
+    }
+
+    fn finish(mut self) -> Opened {
+        for receiver in self.receivers {
+            if !receiver.dirty.current {
+                continue;
+            }
+            if self.engine.durable() {
+                let address = self.engine.columns.name(receiver.slot);
+                let Receiver { key, dirty, ref peer, .. } = receiver;
+                records::put_peer(&mut self.opened.changes, key, dirty, &address, peer);
+            }
+            self.opened.changed.push((receiver.slot, receiver.peer));
+        }
+        self.opened
+    }
+}
+
+/// The session that a first frame belongs to, and whether it has that session's identity.
+fn known(peer: &Peer, first: &PrekeyMessage<'_>) -> Option<(Candidate, bool)> {
+    let same = |session: &Session| session.base_key == first.base_key;
+    if let Some(session) = peer.current.as_ref().filter(|session| same(session)) {
+        return Some((Candidate::Current, session.their_identity == first.identity));
+    }
+    let at = peer.archived.iter().position(|session| same(session))?;
+    Some((Candidate::Archived(at), peer.archived[at].their_identity == first.identity))
+}

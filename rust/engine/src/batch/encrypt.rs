@@ -1,0 +1,277 @@
+//! Encrypting: chain steps in waves, then message keys, CBC and MAC for rows in tiles, sorted by length.
+
+use interlane_lanes::TILE;
+use interlane_lanes::kernels::cbc;
+
+use super::accounts::{Account, RunAccounts};
+use super::columns::SendingView;
+use super::engine::Engine;
+use super::plan::{Entry, Plan};
+use super::randomness::{Purpose, Randomness};
+use super::records;
+use super::rows::{Kind, Outcome, Packed};
+use super::tile;
+use crate::error::{Events, Status};
+use crate::limits::MAX_PLAINTEXT;
+use crate::ratchet::{ChainKey, Pending, identities};
+use crate::secret::SecretColumn;
+use crate::store::{Changes, Key};
+use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
+
+/// What a run of an encrypt call gives.
+#[derive(Default)]
+pub(super) struct Sealed {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) bytes: Vec<u8>,
+    /// Slots whose sending chains have moved.
+    pub(super) advanced: Vec<(u32, ChainKey)>,
+    pub(super) changes: Changes,
+}
+
+/// A session of the run.
+struct Sender {
+    slot: u32,
+    key: Key,
+    /// Its place among the run's accounts.
+    account: usize,
+    view: SendingView,
+}
+
+/// A row that will be a frame.
+struct Outgoing {
+    row: u32,
+    /// Its place among the run's senders.
+    sender: u32,
+    /// How many rows of its session come before it.
+    wave: u32,
+    counter: u32,
+    message_padding: usize,
+    ciphertext_len: usize,
+    /// The SignalMessage, with its MAC.
+    message_len: usize,
+    frame_len: usize,
+}
+
+/// Encrypts the rows of some entries. `randomness` is there where messages are padded.
+pub(super) fn seal(
+    engine: &Engine,
+    plan: &Plan<'_>,
+    entries: &[Entry],
+    plaintexts: Packed<'_>,
+    randomness: Option<&Randomness>,
+) -> Sealed {
+    let mut sealed = Sealed::default();
+    let mut accounts = engine.accounts_of_run();
+    let (mut senders, rows) =
+        gather(engine, plan, entries, plaintexts, randomness, &mut accounts, &mut sealed.outcomes);
+    let seeds = step_chains(engine, &mut senders, &rows);
+    let run = Run { engine, accounts: &accounts, senders: &senders, rows: &rows, seeds: &seeds, plaintexts };
+    run.write_frames(&mut sealed);
+    for sender in senders {
+        if engine.durable() {
+            records::put_sending(&mut sealed.changes, sender.key, &sender.view.ratchet_key, &sender.view.chain);
+        }
+        sealed.advanced.push((sender.slot, sender.view.chain));
+    }
+    sealed
+}
+
+/// Copies out of the columns what the rows need, and settles every length.
+fn gather(
+    engine: &Engine,
+    plan: &Plan<'_>,
+    entries: &[Entry],
+    plaintexts: Packed<'_>,
+    randomness: Option<&Randomness>,
+    accounts: &mut RunAccounts<'_>,
+    outcomes: &mut Vec<Outcome>,
+) -> (Vec<Sender>, Vec<Outgoing>) {
+    let count = entries.iter().map(|entry| entry.rows as usize).sum();
+    let (mut senders, mut rows) = (Vec::with_capacity(entries.len()), Vec::with_capacity(count));
+    outcomes.reserve_exact(count);
+    let pages = engine.columns.pages();
+    for entry in entries {
+        let (page, i) = pages.of(entry.slot);
+        let key = Key { account: page.account(i), kind: crate::store::Kind::Sending, tag: page.tag(i) };
+        let view = page.sending(i);
+        drop(page);
+        let Some(account) = accounts.find(key.account) else {
+            outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
+            continue;
+        };
+        let Some(view) = view else {
+            outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::NoSession)));
+            continue;
+        };
+        let mut wave = 0;
+        for row in plan.rows_of(entry) {
+            let plaintext = plaintexts.row(row as usize);
+            if plaintext.len() > MAX_PLAINTEXT {
+                outcomes.push(Outcome::failed(row, Status::TooLong));
+                continue;
+            }
+            let Some(counter) = view.chain.index.checked_add(wave).filter(|&counter| counter != u32::MAX) else {
+                outcomes.push(Outcome::failed(row, Status::Exhausted));
+                continue;
+            };
+            let message_padding = engine.message_padding(randomness.map(|randomness| {
+                randomness.draw(row as usize, Purpose::Padding).expose()[0]
+            }));
+            let padded_len = plaintext.len() + message_padding;
+            let ciphertext_len = padded_len + block_padding(padded_len);
+            let message_len =
+                SignalHeader::len(counter, view.previous_counter, ciphertext_len) + ciphertext_len + MAC_BYTES;
+            let around = view.pending.map_or(0, |(pending, _)| {
+                PrekeyHeader::front_len(pending.one_time_id, message_len)
+                    + PrekeyHeader::back_len(accounts[account].registration_id, pending.signed_id)
+            });
+            rows.push(Outgoing {
+                row,
+                sender: senders.len() as u32,
+                wave,
+                counter,
+                message_padding,
+                ciphertext_len,
+                message_len,
+                frame_len: message_len + around,
+            });
+            wave += 1;
+        }
+        if wave > 0 {
+            senders.push(Sender { slot: entry.slot, key, account, view });
+        }
+    }
+    (senders, rows)
+}
+
+/// One chain step a row: the k-th rows of all sessions together. Gives the seeds in the rows' order.
+fn step_chains(engine: &Engine, senders: &mut [Sender], rows: &[Outgoing]) -> SecretColumn<32> {
+    let mut seeds = SecretColumn::zeroes(rows.len());
+    if rows.len() == senders.len() {
+        let chains = senders.iter_mut().map(|sender| &mut sender.view.chain);
+        tile::step(engine.backend, chains.zip(seeds.iter_mut()));
+        return seeds;
+    }
+    let mut by_wave: Vec<u32> = (0..rows.len() as u32).collect();
+    by_wave.sort_by_key(|&at| rows[at as usize].wave);
+    for wave in by_wave.chunk_by(|&a, &b| rows[a as usize].wave == rows[b as usize].wave) {
+        // Within a wave both senders and rows ascend: each iterator is walked once.
+        let (mut senders, mut sender_at) = (senders.iter_mut(), 0);
+        let (mut seeds, mut seed_at) = (seeds.iter_mut(), 0);
+        let chains = wave.iter().map(|&at| {
+            let sender = rows[at as usize].sender as usize;
+            let chain = &mut senders.nth(sender - sender_at).expect("a row's sender").view.chain;
+            let seed = seeds.nth(at as usize - seed_at).expect("a row's seed");
+            (sender_at, seed_at) = (sender + 1, at as usize + 1);
+            (chain, seed)
+        });
+        tile::step(engine.backend, chains);
+    }
+    seeds
+}
+
+/// A run whose keys are made and whose lengths are known.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    engine: &'a Engine,
+    accounts: &'a RunAccounts<'a>,
+    senders: &'a [Sender],
+    rows: &'a [Outgoing],
+    seeds: &'a [[u8; 32]],
+    plaintexts: Packed<'a>,
+}
+
+impl Run<'_> {
+/// Message keys, CBC and MAC, sixteen rows at a time.
+fn write_frames(&self, sealed: &mut Sealed) {
+    let Self { senders, rows, .. } = *self;
+    let mut bytes = vec![0; rows.iter().map(|row| row.frame_len).sum()];
+    let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
+    let mut rest = bytes.as_mut_slice();
+    let mut start = 0;
+    for row in rows {
+        let (frame, behind) = rest.split_at_mut(row.frame_len);
+        frames.push(frame);
+        rest = behind;
+        let pending = senders[row.sender as usize].view.pending.is_some();
+        sealed.outcomes.push(Outcome {
+            row: row.row,
+            status: Status::Ok,
+            kind: if pending { Kind::PrekeyMessage } else { Kind::Message },
+            events: Events::default(),
+            start,
+            len: row.frame_len,
+        });
+        start += row.frame_len;
+    }
+    // Rows of one tile share their number of MAC blocks as far as may be: no lane waits for another.
+    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+    order.sort_by_key(|&at| rows[at as usize].message_len.div_ceil(64));
+    for at in order.chunks(TILE) {
+        self.write_tile(at, &mut frames);
+    }
+    sealed.bytes = bytes;
+}
+
+fn write_tile(&self, at: &[u32], frames: &mut [&mut [u8]]) {
+    let Self { engine, accounts, senders, rows, seeds, plaintexts } = *self;
+    let n = at.len();
+    let mut tile_seeds = tile::column::<32>();
+    for (lane, &at) in at.iter().enumerate() {
+        tile_seeds[lane] = seeds[at as usize];
+    }
+    let keys = tile::message_keys(engine.backend, &tile_seeds[..n]);
+    let mut heads = [[0; 66]; TILE];
+    let mut messages: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+    for (lane, &at) in at.iter().enumerate() {
+        let row = &rows[at as usize];
+        let Sender { account, view, .. } = &senders[row.sender as usize];
+        let account = &accounts[*account];
+        heads[lane] = identities(&account.identity.public, &view.their_identity);
+        let frame = std::mem::take(&mut frames[at as usize]);
+        let front = view.pending.map_or(0, |(pending, base_key)| write_around(account, pending, &base_key, frame, row));
+        let message = &mut frame[front..front + row.message_len];
+        let header = SignalHeader {
+            ratchet_key: &view.ratchet_key,
+            counter: row.counter,
+            previous_counter: view.previous_counter,
+            ciphertext_len: row.ciphertext_len,
+        };
+        let text = header.write(message);
+        let plaintext = plaintexts.row(row.row as usize);
+        let (body, padding) = message[text..text + row.ciphertext_len].split_at_mut(plaintext.len());
+        body.copy_from_slice(plaintext);
+        let (message_padding, block_padding) = padding.split_at_mut(row.message_padding);
+        message_padding.fill(row.message_padding as u8);
+        block_padding.fill(block_padding.len() as u8);
+        messages[lane] = message;
+    }
+    let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+    for ((text, message), &at) in texts.iter_mut().zip(&mut messages).zip(at) {
+        let end = message.len() - MAC_BYTES;
+        *text = &mut message[end - rows[at as usize].ciphertext_len..end];
+    }
+    engine.backend.run(cbc::Encrypt { keys: &keys.cipher[..n], ivs: &keys.iv[..n], rows: &mut texts[..n] });
+    let mut authenticated: [&[u8]; TILE] = [&[]; TILE];
+    for (frame, message) in authenticated.iter_mut().zip(&messages[..n]) {
+        *frame = &message[..message.len() - MAC_BYTES];
+    }
+    let macs = tile::macs(engine.backend, &keys.mac[..n], &heads[..n], &authenticated[..n]);
+    for (message, mac) in messages[..n].iter_mut().zip(macs.iter()) {
+        let end = message.len() - MAC_BYTES;
+        message[end..].copy_from_slice(&mac[..MAC_BYTES]);
+    }
+}
+}
+
+/// Writes a PreKeySignalMessage's fields around the place of its inner message; where that begins.
+fn write_around(account: &Account, pending: Pending, base_key: &[u8; 32], frame: &mut [u8], row: &Outgoing) -> usize {
+    let header = PrekeyHeader {
+        one_time_id: pending.one_time_id,
+        signed_id: pending.signed_id,
+        base_key,
+        identity: &account.identity.public,
+        registration_id: account.registration_id,
+    };
+    header.write(frame, row.message_len)
+}

@@ -1,0 +1,765 @@
+//! The engine: what a gateway opens. Each call plans its rows, loads what is missing, computes in runs over the
+//! cores, makes the new state durable, and only then puts it in the columns and gives the frames out.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use interlane_lanes::Backend;
+use rayon::prelude::*;
+
+use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
+use super::columns::Columns;
+use super::decrypt::{self, Incoming, Stock};
+use super::encrypt::{self, Sealed};
+use super::group::Groups;
+use super::plan::{Claims, Plan};
+use super::randomness::{Randomness, Source};
+use super::records::{self, Dirty, PEER_KINDS, PeerRows};
+use super::rows::{Kind, Outcome, Packed, Rows};
+use super::start::{self, Started};
+use crate::error::{Error, Events, Status};
+use crate::limits::{LOW_STOCK, MAX_NAME, MAX_ROWS};
+use crate::ratchet::{Bundle, Peer};
+use crate::secret::Secret;
+use crate::store::memory::MemoryStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Changes, Key, Kind as RowKind, Store};
+use crate::wire::{MessagePadding, PrekeyMessage, parse_public_key, public_key, strip_message_padding};
+
+/// Rows below which a second core does not help a symmetric call.
+const LEAST_SYMMETRIC_ROWS: usize = 128;
+
+/// Rows below which a second core does not help a call with agreements or signatures.
+const LEAST_AGREEING_ROWS: usize = 4;
+
+/// Where state is kept.
+pub enum Location {
+    /// Nowhere beyond the process: for tests.
+    Memory,
+    /// An SQLite file; the key wraps the accounts' data keys.
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// The operator's key.
+        key: Secret<32>,
+    },
+}
+
+/// How an engine is opened.
+pub struct Options {
+    /// Where state is kept.
+    pub location: Location,
+    /// Workers of one call, the caller's thread included.
+    pub threads: usize,
+    /// What runs the crypto.
+    pub backend: Backend,
+    /// Answer UNTRUSTED_IDENTITY where a peer's identity changed, instead of an event.
+    pub refuse_identity_changes: bool,
+    /// Add and remove WhatsApp's message padding.
+    pub padding: bool,
+    /// Tests: fixed randomness.
+    pub seed: Option<[u8; 32]>,
+}
+
+/// What is known of a peer.
+#[derive(Debug)]
+pub struct PeerInfo {
+    /// The peer's address.
+    pub address: String,
+    /// The trusted identity key, 33 bytes.
+    pub identity: Option<[u8; 33]>,
+    /// Whether there is a session.
+    pub session: bool,
+    /// Whether the session we started is unanswered.
+    pub pending: bool,
+    /// How many older sessions are kept.
+    pub archived: u32,
+}
+
+/// Numbers for operators.
+#[derive(Debug)]
+pub struct Stats {
+    /// Accounts in the store.
+    pub accounts: u64,
+    /// Sessions in memory.
+    pub sessions: u64,
+    /// Rows encrypted since the engine was opened.
+    pub rows_encrypted: u64,
+    /// Rows decrypted.
+    pub rows_decrypted: u64,
+    /// Rows that failed.
+    pub rows_failed: u64,
+    /// Bytes of the store.
+    pub store_bytes: u64,
+    /// Workers of a call.
+    pub threads: u64,
+    /// What runs the crypto.
+    pub backend: &'static str,
+}
+
+/// Sessions of many accounts, advanced by the batch. Methods take `&self`: calls from several threads run side by
+/// side unless they touch the same session.
+pub struct Engine {
+    pub(super) backend: Backend,
+    pub(super) columns: Columns,
+    pub(super) groups: Groups,
+    pub(super) store: Mutex<Box<dyn Store>>,
+    pub(super) source: Source,
+    claims: Claims,
+    accounts: RwLock<Vec<Option<Arc<Account>>>>,
+    /// Held while an account is made or deleted.
+    founding: Mutex<()>,
+    pool: Option<rayon::ThreadPool>,
+    threads: usize,
+    durable: bool,
+    refuse_identity_changes: bool,
+    padding: MessagePadding,
+    closed: AtomicBool,
+    process: AtomicU32,
+    encrypted: AtomicU64,
+    decrypted: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Engine {
+    /// Opens a store and the accounts in it.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: the store is locked, damaged, newer than this version, or the key is not its key.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        let mut store: Box<dyn Store> = match options.location {
+            Location::Memory => Box::new(MemoryStore::default()),
+            Location::Sqlite { path, key } => Box::new(SqliteStore::open(&path, key)?),
+        };
+        let mut accounts = Vec::new();
+        for (id, name) in store.accounts()? {
+            let account = Account::load(store.as_mut(), id, &name)?;
+            place(&mut accounts, account);
+        }
+        let threads = options.threads.max(1);
+        let pool = (threads > 1)
+            .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build())
+            .transpose()
+            .map_err(|error| Error::Store(format!("no threads to be had: {error}; give fewer threads")))?;
+        let source = match options.seed {
+            None => Source::System,
+            Some(mut seed) => Source::Fixed { seed: Secret::take(&mut seed), rows: AtomicU64::new(0) },
+        };
+        Ok(Self {
+            backend: options.backend,
+            columns: Columns::default(),
+            groups: Groups::default(),
+            durable: store.durable(),
+            store: Mutex::new(store),
+            source,
+            claims: Claims::default(),
+            accounts: RwLock::new(accounts),
+            founding: Mutex::new(()),
+            pool,
+            threads,
+            refuse_identity_changes: options.refuse_identity_changes,
+            padding: if options.padding { MessagePadding::On } else { MessagePadding::Off },
+            closed: AtomicBool::new(false),
+            process: AtomicU32::new(std::process::id()),
+            encrypted: AtomicU64::new(0),
+            decrypted: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// Closes the store, after the calls that are under way. Every later call fails.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store could not be left clean; what was committed stays.
+    pub fn close(&self) -> Result<(), Error> {
+        self.may_be_called()?;
+        let mut store = self.store();
+        self.closed.store(true, Ordering::SeqCst);
+        store.close()
+    }
+
+    pub(super) fn may_be_called(&self) -> Result<(), Error> {
+        if self.process.load(Ordering::Relaxed) != std::process::id() {
+            return Err(Error::Forked);
+        }
+        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// The store, for as long as one transaction takes.
+    pub(super) fn store(&self) -> MutexGuard<'_, Box<dyn Store>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits, unless the engine was closed meanwhile.
+    pub(super) fn commit(&self, changes: Changes) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut store = self.store();
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        store.commit(changes)
+    }
+
+    /// Whether sessions are written to the store.
+    pub(super) fn durable(&self) -> bool {
+        self.durable
+    }
+
+    pub(super) fn refuses_identity_changes(&self) -> bool {
+        self.refuse_identity_changes
+    }
+
+    /// Bytes of message padding; `spread` decides how many where messages are padded.
+    pub(super) fn message_padding(&self, spread: Option<u8>) -> usize {
+        self.padding.count(spread.unwrap_or(0))
+    }
+
+    /// The length of a plaintext without its message padding; `None` where the padding is none.
+    pub(super) fn strip_message_padding(&self, plaintext: &[u8]) -> Option<usize> {
+        match self.padding {
+            MessagePadding::Off => Some(plaintext.len()),
+            MessagePadding::On => strip_message_padding(plaintext),
+        }
+    }
+
+    /// Randomness for the padding of `rows` rows, where messages are padded.
+    pub(super) fn padding_randomness(&self, rows: usize) -> Result<Option<Randomness>, Error> {
+        (self.padding == MessagePadding::On).then(|| self.source.call(self.backend, rows)).transpose()
+    }
+
+    pub(super) fn accounts_of_run(&self) -> RunAccounts<'_> {
+        RunAccounts::new(&self.accounts)
+    }
+
+    /// What runs the crypto.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    // Accounts.
+
+    /// Makes an account with a fresh identity.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the name is taken, empty or too long; [`Error::Store`].
+    pub fn create_account(&self, name: &str) -> Result<AccountId, Error> {
+        self.found(name, |store| {
+            Account::create(store, self.backend, name, &self.source.call(self.backend, 1)?)
+        })
+    }
+
+    /// Makes an account of an identity that exists elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::create_account`]; also if a prekey id or signature is wrong.
+    pub fn import_account(&self, name: &str, import: Import) -> Result<AccountId, Error> {
+        self.found(name, |store| Account::import(store, self.backend, name, import))
+    }
+
+    fn found(
+        &self,
+        name: &str,
+        make: impl FnOnce(&mut dyn Store) -> Result<Account, Error>,
+    ) -> Result<AccountId, Error> {
+        self.may_be_called()?;
+        check_name(name, "account")?;
+        let _founding = self.founding.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.account(name)?.is_some() {
+            return Err(Error::Malformed(format!("there is an account {name} already; open it without create")));
+        }
+        let account = make(self.store().as_mut())?;
+        let id = AccountId(account.id);
+        place(&mut self.accounts.write().unwrap_or_else(PoisonError::into_inner), account);
+        Ok(id)
+    }
+
+    /// The account of this name.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    pub fn account(&self, name: &str) -> Result<Option<AccountId>, Error> {
+        self.may_be_called()?;
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(accounts.iter().flatten().find(|account| account.name == name).map(|account| AccountId(account.id)))
+    }
+
+    /// The names of all accounts, in the order in which they were made.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    pub fn accounts(&self) -> Result<Vec<String>, Error> {
+        self.may_be_called()?;
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(accounts.iter().flatten().map(|account| account.name.clone()).collect())
+    }
+
+    /// Deletes an account: its keys, sessions and sender keys. Its handles become unknown.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if there is none; [`Error::Store`].
+    pub fn delete_account(&self, id: AccountId) -> Result<(), Error> {
+        self.may_be_called()?;
+        let _founding = self.founding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.find(id)?;
+        let slots = self.columns.slots_of(id.0);
+        let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
+        let claimed = self.claims.claim(&handles, self.columns.len(), Vec::new());
+        let groups = self.groups.claim_account(id.0);
+        self.store().delete_account(id.0)?;
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner)[id.0 as usize] = None;
+        for slot in slots {
+            self.columns.fill(slot, Peer::default());
+        }
+        self.groups.clear(&groups);
+        drop(claimed);
+        Ok(())
+    }
+
+    /// What is public of an account.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if there is none.
+    pub fn account_info(&self, id: AccountId) -> Result<AccountInfo, Error> {
+        self.may_be_called()?;
+        Ok(self.find(id)?.info())
+    }
+
+    pub(super) fn find(&self, id: AccountId) -> Result<Arc<Account>, Error> {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
+        account.cloned().ok_or_else(|| Error::Malformed("this account was deleted; open or make another".into()))
+    }
+
+    /// Makes `one_time` one-time prekeys, and a signed prekey where there is none yet or `rotate` says so. They are
+    /// durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for too many; [`Error::Store`].
+    pub fn prekeys(&self, id: AccountId, one_time: u32, rotate: bool) -> Result<Upload, Error> {
+        self.may_be_called()?;
+        let account = self.find(id)?;
+        account.prekeys(&self.store, self.backend, one_time, rotate, |rows| self.source.call(self.backend, rows))
+    }
+
+    // Peers.
+
+    /// Handles of peers, made where they are new. `accounts` has one account for all, or one for each peer.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ, an account is gone or a name is empty or too long.
+    pub fn sessions(&self, accounts: &[AccountId], peers: &[&str]) -> Result<Vec<u64>, Error> {
+        self.may_be_called()?;
+        for peer in peers {
+            check_name(peer, "peer")?;
+        }
+        let names: Vec<&[u8]> = peers.iter().map(|peer| peer.as_bytes()).collect();
+        let tagged = self.tags(accounts, RowKind::Peer, &names)?;
+        let mut slots = Vec::with_capacity(peers.len());
+        let peers = tagged.into_iter().zip(peers).map(|((account, tag), peer)| (account, tag, *peer));
+        self.columns.slots(peers, self.durable, &mut slots);
+        Ok(slots)
+    }
+
+    /// Accounts and tags of names; runs of one account are hashed together.
+    pub(super) fn tags(
+        &self,
+        accounts: &[AccountId],
+        kind: RowKind,
+        names: &[&[u8]],
+    ) -> Result<Vec<(u32, [u8; 16])>, Error> {
+        if accounts.len() != 1 && accounts.len() != names.len() {
+            return Err(Error::Malformed(format!(
+                "{} accounts for {} names; give one account, or one for each name",
+                accounts.len(),
+                names.len()
+            )));
+        }
+        let mut tagged = Vec::with_capacity(names.len());
+        let mut start = 0;
+        while start < names.len() {
+            let id = accounts[if accounts.len() == 1 { 0 } else { start }];
+            let same = |at: &usize| accounts.len() == 1 || accounts[*at] == id;
+            let end = (start..names.len()).take_while(same).last().map_or(start, |last| last + 1);
+            let tags = self.find(id)?.tags(self.backend, kind, &names[start..end]);
+            tagged.extend(tags.into_iter().map(|tag| (id.0, tag)));
+            start = end;
+        }
+        Ok(tagged)
+    }
+
+    /// Every peer of an account.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the account is gone; [`Error::Store`].
+    pub fn peers(&self, id: AccountId) -> Result<Vec<PeerInfo>, Error> {
+        self.may_be_called()?;
+        self.find(id)?;
+        let mut addresses = Vec::new();
+        self.store().scan(id.0, RowKind::Peer, &mut |_, body| {
+            addresses.push(records::address(body)?);
+            Ok(())
+        })?;
+        let names: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        self.sessions(&[id], &names)?;
+        let slots = self.columns.slots_of(id.0);
+        let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
+        let plan = self.plan(&handles, Vec::new())?;
+        let infos = plan.entries.iter().map(|entry| {
+            let (identity, session, pending, archived) = {
+                let pages = self.columns.pages();
+                let (page, i) = pages.of(entry.slot);
+                page.summary(i)
+            };
+            PeerInfo {
+                address: self.columns.name(entry.slot),
+                identity: identity.map(|key| public_key(&key)),
+                session,
+                pending,
+                archived: archived as u32,
+            }
+        });
+        Ok(infos.filter(|info| info.identity.is_some()).collect())
+    }
+
+    /// Trusts these identities (33 bytes) from now on: the operator's decision. Sessions stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ or an identity is not a key; [`Error::Store`].
+    pub fn trust(&self, handles: &[u64], identities: &[Vec<u8>]) -> Result<Rows, Error> {
+        check_lengths("identities", handles.len(), identities.len())?;
+        let keys: Option<Vec<[u8; 32]>> = identities.iter().map(|identity| parse_public_key(identity)).collect();
+        let keys = keys.ok_or_else(|| Error::Malformed("identities are 33 bytes that begin with 5".into()))?;
+        self.change(handles, |row, peer| {
+            peer.identity = Some(keys[row]);
+            Dirty { identity: true, ..Dirty::default() }
+        })
+    }
+
+    /// Drops the sessions with these peers, current and archived; their trusted identities stay.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn forget(&self, handles: &[u64]) -> Result<Rows, Error> {
+        self.change(handles, |_, peer| {
+            peer.current = None;
+            peer.archived.clear();
+            Dirty { current: true, archived: true, ..Dirty::default() }
+        })
+    }
+
+    /// Changes peers without cryptography.
+    fn change(&self, handles: &[u64], change: impl Fn(usize, &mut Peer) -> Dirty) -> Result<Rows, Error> {
+        let plan = self.plan(handles, Vec::new())?;
+        let mut outcomes = unknown(&plan);
+        let (mut changed, mut changes) = (Vec::new(), Changes::default());
+        for entry in &plan.entries {
+            let pages = self.columns.pages();
+            let (page, i) = pages.of(entry.slot);
+            let (key, mut peer) = (Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) }, page.peer(i));
+            drop(page);
+            drop(pages);
+            if self.find(AccountId(key.account)).is_err() {
+                outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
+                continue;
+            }
+            for row in plan.rows_of(entry) {
+                let dirty = change(row as usize, &mut peer);
+                if self.durable {
+                    records::put_peer(&mut changes, key, dirty, &self.columns.name(entry.slot), &peer);
+                }
+                outcomes.push(Outcome::done(row, Events::default()));
+            }
+            changed.push((entry.slot, peer));
+        }
+        self.commit(changes)?;
+        self.put_back(changed);
+        Ok(Rows::assemble(handles.len(), [(&outcomes[..], &[][..])].into_iter()))
+    }
+
+    // Calls.
+
+    /// Plans a call and loads, in one query, what is not in memory.
+    fn plan(&self, handles: &[u64], prekeys: Vec<(u32, u32)>) -> Result<Plan<'_>, Error> {
+        Ok(self.plan_with_stock(handles, prekeys)?.0)
+    }
+
+    fn plan_with_stock(&self, handles: &[u64], prekeys: Vec<(u32, u32)>) -> Result<(Plan<'_>, Stock), Error> {
+        self.may_be_called()?;
+        if handles.len() > MAX_ROWS {
+            return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
+        }
+        let mut keys: Vec<Key> = prekeys
+            .iter()
+            .map(|&(account, id)| Key { account, kind: RowKind::OneTimePrekey, tag: prekey_tag(id) })
+            .collect();
+        let named = prekeys.clone();
+        let plan = self.claims.claim(handles, self.columns.len(), prekeys);
+        let mut unloaded = Vec::new();
+        if self.columns.any_unloaded() {
+            let pages = self.columns.pages();
+            for entry in &plan.entries {
+                let (page, i) = pages.of(entry.slot);
+                if page.is_unloaded(i) {
+                    unloaded.push(entry.slot);
+                    let place = |kind| Key { account: page.account(i), kind, tag: page.tag(i) };
+                    keys.extend(PEER_KINDS.map(place));
+                }
+            }
+        }
+        let mut stock = Stock::new();
+        if !keys.is_empty() {
+            let mut peers: Vec<PeerRows> = unloaded.iter().map(|_| PeerRows::default()).collect();
+            self.store().load(&keys, &mut |at, body| {
+                match at.checked_sub(named.len()) {
+                    None => {
+                        stock.insert(named[at], records::get(body)?);
+                    }
+                    Some(at) => peers[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body)?,
+                }
+                Ok(())
+            })?;
+            for (slot, rows) in unloaded.into_iter().zip(peers) {
+                self.columns.fill(slot, rows.finish());
+            }
+        }
+        Ok((plan, stock))
+    }
+
+    /// Runs parts of a call over the cores; a call of one part stays on the caller's thread.
+    pub(super) fn over_the_cores<T: Send>(
+        &self,
+        parts: &[Range<usize>],
+        run: impl Fn(Range<usize>) -> T + Sync,
+    ) -> Vec<T> {
+        match &self.pool {
+            Some(pool) if parts.len() > 1 => {
+                pool.install(|| parts.par_iter().with_max_len(1).map(|part| run(part.clone())).collect())
+            }
+            _ => parts.iter().map(|part| run(part.clone())).collect(),
+        }
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Starts a session with each peer from its bundle. The first messages can be encrypted when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]. Rows: INVALID_BUNDLE, UNTRUSTED_IDENTITY.
+    pub fn start_sessions(&self, handles: &[u64], bundles: &[Bundle]) -> Result<Rows, Error> {
+        check_lengths("bundles", handles.len(), bundles.len())?;
+        let plan = self.plan(handles, Vec::new())?;
+        let randomness = self.source.call(self.backend, handles.len())?;
+        let runs = self.over_the_cores(&plan.runs(self.threads, LEAST_AGREEING_ROWS), |part| {
+            start::start(self, &plan, &plan.entries[part], bundles, &randomness)
+        });
+        let (mut outcomes, mut changes, mut changed) = (vec![unknown(&plan)], Changes::default(), Vec::new());
+        for run in runs {
+            let Started { outcomes: ended, changed: peers, changes: rows } = run;
+            outcomes.push(ended);
+            changes.append(rows);
+            changed.extend(peers);
+        }
+        self.commit(changes)?;
+        self.put_back(changed);
+        let rows = Rows::assemble(handles.len(), outcomes.iter().map(|outcomes| (&outcomes[..], &[][..])));
+        self.count(&rows, None);
+        Ok(rows)
+    }
+
+    /// Encrypts row `i` for `handles[i]`. Several rows for one session are taken in order.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has left. Rows: NO_SESSION,
+    /// TOO_LONG, UNKNOWN_HANDLE, EXHAUSTED.
+    pub fn encrypt(&self, handles: &[u64], plaintexts: Packed<'_>) -> Result<Rows, Error> {
+        check_lengths("data", handles.len(), plaintexts.len())?;
+        let plan = self.plan(handles, Vec::new())?;
+        let randomness = self.padding_randomness(handles.len())?;
+        let runs = self.over_the_cores(&plan.runs(self.threads, LEAST_SYMMETRIC_ROWS), |part| {
+            encrypt::seal(self, &plan, &plan.entries[part], plaintexts, randomness.as_ref())
+        });
+        let (mut results, mut changes, mut advanced) = (Vec::with_capacity(runs.len()), Changes::default(), Vec::new());
+        for run in runs {
+            let Sealed { outcomes, bytes, advanced: chains, changes: rows } = run;
+            results.push((outcomes, bytes));
+            changes.append(rows);
+            advanced.push(chains);
+        }
+        self.commit(changes)?;
+        {
+            let pages = self.columns.pages();
+            for (slot, chain) in advanced.into_iter().flatten() {
+                let (mut page, i) = pages.of(slot);
+                page.set_sending(i, chain);
+            }
+        }
+        results.push((unknown(&plan), Vec::new()));
+        let rows = Rows::assemble(handles.len(), borrow(&results));
+        self.count(&rows, Some(&self.encrypted));
+        Ok(rows)
+    }
+
+    /// Decrypts row `i`, a frame of `kinds[i]` ([`Kind::Message`] or [`Kind::PrekeyMessage`]) from `handles[i]`.
+    /// Several rows of one session are taken in order. A row that does not verify changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ or a kind is another one; [`Error::Store`]: then nothing has
+    /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE.
+    pub fn decrypt(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Result<Rows, Error> {
+        check_lengths("data", handles.len(), frames.len())?;
+        check_lengths("kinds", handles.len(), kinds.len())?;
+        let pairwise = |kind: u8| kind == Kind::Message as u8 || kind == Kind::PrekeyMessage as u8;
+        if let Some(row) = kinds.iter().position(|&kind| !pairwise(kind)) {
+            return Err(Error::Malformed(format!("kinds[{row}] is {}; pairwise frames are msg or pkmsg", kinds[row])));
+        }
+        let named = self.prekeys_named(handles, kinds, frames);
+        let conflict = named.windows(2).any(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1);
+        let mut prekeys: Vec<(u32, u32)> = named.into_iter().map(|(prekey, _)| prekey).collect();
+        prekeys.dedup();
+        let (plan, stock) = self.plan_with_stock(handles, prekeys)?;
+        let randomness = self.source.call(self.backend, handles.len())?;
+        let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness };
+        // Two peers' frames that want one prekey must meet in one run, in order.
+        let everything = [0..plan.entries.len()];
+        let cut = if conflict { Vec::new() } else { plan.runs(self.threads, LEAST_SYMMETRIC_ROWS) };
+        let runs = self.over_the_cores(if conflict { &everything } else { &cut }, |part| {
+            decrypt::open(self, &plan, &plan.entries[part], incoming)
+        });
+        let (mut results, mut changes) = (Vec::with_capacity(runs.len()), Changes::default());
+        let (mut advanced, mut changed, mut consumed) = (Vec::new(), Vec::new(), Vec::new());
+        for run in runs {
+            results.push((run.outcomes, run.bytes));
+            changes.append(run.changes);
+            advanced.push(run.advanced);
+            changed.extend(run.changed);
+            consumed.extend(run.consumed);
+        }
+        self.commit(changes)?;
+        {
+            let pages = self.columns.pages();
+            for (slot, chain) in advanced.into_iter().flatten() {
+                let (mut page, i) = pages.of(slot);
+                page.set_receiving(i, chain);
+            }
+        }
+        self.put_back(changed);
+        results.push((unknown(&plan), Vec::new()));
+        let mut rows = Rows::assemble(handles.len(), borrow(&results));
+        consumed.sort_unstable_by_key(|&(_, _, row)| row);
+        for (account, _, row) in consumed {
+            let Ok(account) = self.find(AccountId(account)) else { continue };
+            if account.stock.fetch_sub(1, Ordering::Relaxed) <= LOW_STOCK {
+                rows.events[row as usize] |= Events::STOCK_LOW.0;
+            }
+        }
+        for (_, bytes) in &mut results {
+            zeroize::Zeroize::zeroize(bytes);
+        }
+        self.count(&rows, Some(&self.decrypted));
+        Ok(rows)
+    }
+
+    /// The one-time prekeys (account, id) that first frames name, sorted, with the frames' handles.
+    fn prekeys_named(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Vec<((u32, u32), u64)> {
+        let mut named = Vec::new();
+        let len = self.columns.len() as u64;
+        let pages = self.columns.pages();
+        for (row, (&handle, &kind)) in handles.iter().zip(kinds).enumerate() {
+            if kind == Kind::PrekeyMessage as u8
+                && handle < len
+                && let Some(id) = PrekeyMessage::parse(frames.row(row)).and_then(|first| first.one_time_id)
+            {
+                let (page, i) = pages.of(handle as u32);
+                named.push(((page.account(i), id), handle));
+            }
+        }
+        named.sort_unstable();
+        named
+    }
+
+    fn put_back(&self, changed: Vec<(u32, Peer)>) {
+        let pages = self.columns.pages();
+        for (slot, peer) in changed {
+            let (mut page, i) = pages.of(slot);
+            page.set_peer(i, peer);
+        }
+    }
+
+    /// Counts a call's rows.
+    pub(super) fn count(&self, rows: &Rows, well: Option<&AtomicU64>) {
+        let ok = rows.status.iter().filter(|&&status| status == Status::Ok as u8).count();
+        if let Some(well) = well {
+            well.fetch_add(ok as u64, Ordering::Relaxed);
+        }
+        self.failed.fetch_add((rows.status.len() - ok) as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn encrypted(&self) -> &AtomicU64 {
+        &self.encrypted
+    }
+
+    pub(super) fn decrypted(&self) -> &AtomicU64 {
+        &self.decrypted
+    }
+
+    /// Numbers for operators.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Store`].
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.may_be_called()?;
+        Ok(Stats {
+            accounts: self.accounts()?.len() as u64,
+            sessions: self.columns.sessions(),
+            rows_encrypted: self.encrypted.load(Ordering::Relaxed),
+            rows_decrypted: self.decrypted.load(Ordering::Relaxed),
+            rows_failed: self.failed.load(Ordering::Relaxed),
+            store_bytes: self.store().size_bytes()?,
+            threads: self.threads as u64,
+            backend: self.backend.name(),
+        })
+    }
+}
+
+/// Runs' results as [`Rows::assemble`] takes them.
+pub(super) fn borrow(results: &[(Vec<Outcome>, Vec<u8>)]) -> impl Iterator<Item = (&[Outcome], &[u8])> + Clone {
+    results.iter().map(|(outcomes, bytes)| (&outcomes[..], &bytes[..]))
+}
+
+/// Rows whose handle is not one.
+pub(super) fn unknown(plan: &Plan<'_>) -> Vec<Outcome> {
+    plan.unknown.iter().map(|&row| Outcome::failed(row, Status::UnknownHandle)).collect()
+}
+
+/// That an argument has as many rows as there are handles.
+pub(super) fn check_lengths(name: &str, handles: usize, other: usize) -> Result<(), Error> {
+    if handles == other {
+        return Ok(());
+    }
+    Err(Error::Malformed(format!("{handles} handles, but {name} has {other} rows; give one for each handle")))
+}
+
+/// That a name is one.
+pub(super) fn check_name(name: &str, what: &str) -> Result<(), Error> {
+    match name.len() {
+        0 => Err(Error::Malformed(format!("a {what} name is empty"))),
+        len if len > MAX_NAME => {
+            Err(Error::Malformed(format!("a {what} name has {len} bytes; {MAX_NAME} is the most")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn place(accounts: &mut Vec<Option<Arc<Account>>>, account: Account) {
+    let at = account.id as usize;
+    if accounts.len() <= at {
+        accounts.resize_with(at + 1, || None);
+    }
+    accounts[at] = Some(Arc::new(account));
+}

@@ -1,0 +1,718 @@
+//! Groups by sender keys: distribute, accept, encrypt, decrypt, rotate. A handle is one sender's keys in one group.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use interlane_lanes::TILE;
+use interlane_lanes::kernels::chain::MessageKeys;
+use interlane_lanes::kernels::xeddsa::{Sign, Verify};
+use interlane_lanes::kernels::cbc;
+use zeroize::Zeroize;
+
+use super::accounts::{AccountId, pairs};
+use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
+use super::plan::{Claims, Entry, Plan};
+use super::randomness::{Purpose, Randomness};
+use super::records::{self, SenderKeyRecord};
+use super::rows::{Kind, Outcome, Packed, Rows};
+use super::tile;
+use crate::error::{Error, Events, Status};
+use crate::limits::{MAX_PLAINTEXT, MAX_ROWS};
+use crate::ratchet::{
+    ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates,
+};
+use crate::secret::{Secret, SecretColumn};
+use crate::store::{Changes, Key, Kind as RowKind};
+use crate::wire::{
+    DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderKeyMessage, block_padding, strip_block_padding,
+};
+
+/// Rows below which a second core does not help: each has a signature.
+const LEAST_ROWS: usize = 4;
+
+/// A sender's keys in a group.
+struct Slot {
+    account: u32,
+    tag: [u8; 16],
+    ours: bool,
+    unloaded: bool,
+    record: SenderKeyRecord,
+    /// Tags of the peers that were sent our key, and have been since it was made.
+    holders: Vec<[u8; 16]>,
+}
+
+impl Slot {
+    fn key(&self) -> Key {
+        Key { account: self.account, kind: RowKind::SenderKey, tag: self.tag }
+    }
+
+    fn empty(ours: bool) -> SenderKeyRecord {
+        if ours { SenderKeyRecord::Own(None) } else { SenderKeyRecord::Theirs(SenderKeyStates::default()) }
+    }
+}
+
+/// Every sender key that the engine has met. A slot's number is its handle.
+#[derive(Default)]
+pub(crate) struct Groups {
+    claims: Claims,
+    slots: RwLock<Vec<Mutex<Slot>>>,
+    directory: Mutex<HashMap<(u32, [u8; 16]), u32>>,
+}
+
+/// The slots, held still while rows are gathered or scattered.
+struct Slots<'a>(RwLockReadGuard<'a, Vec<Mutex<Slot>>>);
+
+impl Slots<'_> {
+    fn of(&self, slot: u32) -> MutexGuard<'_, Slot> {
+        self.0[slot as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Groups {
+    fn slots(&self) -> Slots<'_> {
+        Slots(self.slots.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn len(&self) -> usize {
+        self.slots().0.len()
+    }
+
+    /// Claims everything of an account that is about to be deleted.
+    pub(crate) fn claim_account(&self, account: u32) -> Plan<'_> {
+        let slots = self.slots();
+        let len = slots.0.len();
+        let handles: Vec<u64> =
+            (0..len as u32).filter(|&slot| slots.of(slot).account == account).map(u64::from).collect();
+        drop(slots);
+        self.claims.claim(&handles, len, Vec::new())
+    }
+
+    /// Drops what a deleted account had.
+    pub(crate) fn clear(&self, plan: &Plan<'_>) {
+        let slots = self.slots();
+        for entry in &plan.entries {
+            let mut slot = slots.of(entry.slot);
+            slot.record = Slot::empty(slot.ours);
+            slot.holders.clear();
+        }
+    }
+}
+
+/// A sender key of a run: the copy that is advanced.
+struct Scratch {
+    slot: u32,
+    key: Key,
+    record: SenderKeyRecord,
+    dirty: bool,
+}
+
+/// What a run of a group call gives.
+#[derive(Default)]
+struct Ended {
+    outcomes: Vec<Outcome>,
+    bytes: Vec<u8>,
+    scratches: Vec<Scratch>,
+}
+
+/// A frame of ours in the making.
+struct Outgoing {
+    row: u32,
+    scratch: usize,
+    wave: u32,
+    header: SenderKeyHeader,
+    message_padding: usize,
+}
+
+/// A sender's frame.
+struct Incoming<'a> {
+    row: u32,
+    scratch: usize,
+    wave: u32,
+    message: SenderKeyMessage<'a>,
+}
+
+/// A frame whose signature is right, with a copy of its chain.
+struct Attempt<'a> {
+    incoming: Incoming<'a>,
+    chain: ChainKey,
+    /// How many messages are jumped over; `None` for one that was.
+    steps: Option<u32>,
+    passed: Vec<Secret<32>>,
+    seed: Secret<32>,
+}
+
+impl Engine {
+    /// Handles of sender keys, made where they are new: of a sender's in a group, or (`None`) of the account's own.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ, an account is gone or a name is empty or too long.
+    pub fn groups(
+        &self,
+        accounts: &[AccountId],
+        groups: &[&str],
+        senders: &[Option<&str>],
+    ) -> Result<Vec<u64>, Error> {
+        self.may_be_called()?;
+        check_lengths("senders", groups.len(), senders.len())?;
+        let mut names = Vec::with_capacity(groups.len());
+        for (group, sender) in groups.iter().zip(senders) {
+            check_name(group, "group")?;
+            let mut name = (group.len() as u32).to_be_bytes().to_vec();
+            name.extend(group.as_bytes());
+            if let Some(sender) = sender {
+                check_name(sender, "sender")?;
+                name.extend(sender.as_bytes());
+            }
+            names.push(name);
+        }
+        let borrowed: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        let tagged = self.tags(accounts, RowKind::SenderKey, &borrowed)?;
+        let mut directory = self.groups.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.groups.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let handles = tagged.into_iter().zip(senders).map(|((account, tag), sender)| {
+            let slot = directory.entry((account, tag)).or_insert_with(|| {
+                let ours = sender.is_none();
+                let record = Slot::empty(ours);
+                let unloaded = self.durable();
+                slots.push(Mutex::new(Slot { account, tag, ours, unloaded, record, holders: Vec::new() }));
+                (slots.len() - 1) as u32
+            });
+            u64::from(*slot)
+        });
+        Ok(handles.collect())
+    }
+
+    fn plan_groups(&self, handles: &[u64]) -> Result<Plan<'_>, Error> {
+        self.may_be_called()?;
+        if handles.len() > MAX_ROWS {
+            return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
+        }
+        let plan = self.groups.claims.claim(handles, self.groups.len(), Vec::new());
+        let (mut keys, mut unloaded) = (Vec::new(), Vec::new());
+        let slots = self.groups.slots();
+        for entry in &plan.entries {
+            let slot = slots.of(entry.slot);
+            if slot.unloaded {
+                unloaded.push(entry.slot);
+                keys.extend([slot.key(), Key { kind: RowKind::Holders, ..slot.key() }]);
+            }
+        }
+        if !keys.is_empty() {
+            self.store().load(&keys, &mut |at, body| {
+                let mut slot = slots.of(unloaded[at / 2]);
+                if at.is_multiple_of(2) {
+                    slot.record = records::get(body)?;
+                } else {
+                    slot.holders = records::get(body)?;
+                }
+                Ok(())
+            })?;
+            for slot in unloaded {
+                slots.of(slot).unloaded = false;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Copies the sender keys of some entries; rows that have none of the wanted sort end here.
+    fn scratches(&self, plan: &Plan<'_>, entries: &[Entry], ours: bool, ended: &mut Ended) -> Vec<(usize, Entry)> {
+        let mut accounts = self.accounts_of_run();
+        let slots = self.groups.slots();
+        let mut kept = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let slot = slots.of(entry.slot);
+            if slot.ours != ours || accounts.find(slot.account).is_none() {
+                ended.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
+                continue;
+            }
+            let record = match &slot.record {
+                SenderKeyRecord::Own(own) => SenderKeyRecord::Own(own.as_ref().map(OwnSenderKey::duplicate)),
+                SenderKeyRecord::Theirs(states) => SenderKeyRecord::Theirs(states.duplicate()),
+            };
+            kept.push((ended.scratches.len(), *entry));
+            ended.scratches.push(Scratch { slot: entry.slot, key: slot.key(), record, dirty: false });
+        }
+        kept
+    }
+
+    /// Commits the runs of a group call and gives its rows.
+    fn end(&self, n: usize, plan: &Plan<'_>, runs: Vec<Ended>, rekeyed: bool) -> Result<Rows, Error> {
+        let mut changes = Changes::default();
+        for scratch in runs.iter().flat_map(|run| &run.scratches).filter(|scratch| scratch.dirty) {
+            records::put(&mut changes, scratch.key, &scratch.record);
+            if rekeyed {
+                changes.delete(Key { kind: RowKind::Holders, ..scratch.key });
+            }
+        }
+        if self.durable() {
+            self.commit(changes)?;
+        }
+        let mut results = vec![(unknown(plan), Vec::new())];
+        let slots = self.groups.slots();
+        for run in runs {
+            for scratch in run.scratches.into_iter().filter(|scratch| scratch.dirty) {
+                let mut slot = slots.of(scratch.slot);
+                slot.record = scratch.record;
+                if rekeyed {
+                    slot.holders.clear();
+                }
+            }
+            results.push((run.outcomes, run.bytes));
+        }
+        Ok(Rows::assemble(n, borrow(&results)))
+    }
+
+    /// The distribution message of one's own sender key, which is made where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn group_distribute(&self, handles: &[u64]) -> Result<Rows, Error> {
+        let plan = self.plan_groups(handles)?;
+        let randomness = self.source.call(self.backend, handles.len())?;
+        let mut ended = Ended::default();
+        for (at, entry) in self.scratches(&plan, &plan.entries, true, &mut ended) {
+            for row in plan.rows_of(&entry) {
+                let Scratch { record: SenderKeyRecord::Own(own), dirty, .. } = &mut ended.scratches[at] else {
+                    continue;
+                };
+                *dirty |= own.is_none();
+                let own = own.get_or_insert_with(|| new_sender_key(self, &randomness, row as usize));
+                let message = DistributionMessage {
+                    id: own.id,
+                    iteration: own.chain.index,
+                    chain_key: own.chain.key.duplicate(),
+                    signing_key: own.signing.public,
+                };
+                let start = ended.bytes.len();
+                message.write(&mut ended.bytes);
+                let len = ended.bytes.len() - start;
+                let (status, kind, events) = (Status::Ok, Kind::Distribution, Events::default());
+                ended.outcomes.push(Outcome { row, status, kind, events, start, len });
+            }
+        }
+        let rows = self.end(handles.len(), &plan, vec![ended], true)?;
+        self.count(&rows, None);
+        Ok(rows)
+    }
+
+    /// Takes distribution messages of senders in. A message that repeats a known key changes nothing and is OK.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]. Rows: INVALID, UNKNOWN_HANDLE.
+    pub fn group_accept(&self, handles: &[u64], messages: Packed<'_>) -> Result<Rows, Error> {
+        check_lengths("data", handles.len(), messages.len())?;
+        let plan = self.plan_groups(handles)?;
+        let mut ended = Ended::default();
+        for (at, entry) in self.scratches(&plan, &plan.entries, false, &mut ended) {
+            for row in plan.rows_of(&entry) {
+                let Scratch { record: SenderKeyRecord::Theirs(states), dirty, .. } = &mut ended.scratches[at] else {
+                    continue;
+                };
+                ended.outcomes.push(match DistributionMessage::parse(messages.row(row as usize)) {
+                    Some(message) => {
+                        *dirty |= states.accept(message);
+                        Outcome::done(row, Events::default())
+                    }
+                    None => Outcome::failed(row, Status::Invalid),
+                });
+            }
+        }
+        let rows = self.end(handles.len(), &plan, vec![ended], false)?;
+        self.count(&rows, None);
+        Ok(rows)
+    }
+
+    /// Drops one's own sender keys; the next distribution makes others.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn group_rotate(&self, handles: &[u64]) -> Result<Rows, Error> {
+        let plan = self.plan_groups(handles)?;
+        let mut ended = Ended::default();
+        for (at, entry) in self.scratches(&plan, &plan.entries, true, &mut ended) {
+            let scratch = &mut ended.scratches[at];
+            scratch.record = SenderKeyRecord::Own(None);
+            scratch.dirty = true;
+            ended.outcomes.extend(plan.rows_of(&entry).map(|row| Outcome::done(row, Events::default())));
+        }
+        let rows = self.end(handles.len(), &plan, vec![ended], true)?;
+        self.count(&rows, None);
+        Ok(rows)
+    }
+
+    /// Encrypts row `i` with the sender key of `handles[i]`, one's own: one frame for the whole group.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has left. Rows: NO_SENDER_KEY
+    /// (distribute first), TOO_LONG, EXHAUSTED, UNKNOWN_HANDLE.
+    pub fn group_encrypt(&self, handles: &[u64], plaintexts: Packed<'_>) -> Result<Rows, Error> {
+        check_lengths("data", handles.len(), plaintexts.len())?;
+        let plan = self.plan_groups(handles)?;
+        let randomness = self.source.call(self.backend, handles.len())?;
+        let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
+            self.seal_group(&plan, &plan.entries[part], plaintexts, &randomness)
+        });
+        let rows = self.end(handles.len(), &plan, runs, false)?;
+        self.count(&rows, Some(self.encrypted()));
+        Ok(rows)
+    }
+
+    fn seal_group(
+        &self,
+        plan: &Plan<'_>,
+        entries: &[Entry],
+        plaintexts: Packed<'_>,
+        randomness: &Randomness,
+    ) -> Ended {
+        let mut ended = Ended::default();
+        let mut rows = Vec::new();
+        for (at, entry) in self.scratches(plan, entries, true, &mut ended) {
+            let SenderKeyRecord::Own(Some(own)) = &ended.scratches[at].record else {
+                ended.outcomes.extend(plan.rows_of(&entry).map(|row| Outcome::failed(row, Status::NoSenderKey)));
+                continue;
+            };
+            let mut wave = 0;
+            for row in plan.rows_of(&entry) {
+                let len = plaintexts.row(row as usize).len();
+                if len > MAX_PLAINTEXT {
+                    ended.outcomes.push(Outcome::failed(row, Status::TooLong));
+                    continue;
+                }
+                let Some(iteration) = own.chain.index.checked_add(wave).filter(|&at| at != u32::MAX) else {
+                    ended.outcomes.push(Outcome::failed(row, Status::Exhausted));
+                    continue;
+                };
+                let message_padding =
+                    self.message_padding(Some(randomness.draw(row as usize, Purpose::Padding).expose()[0]));
+                let padded = len + message_padding;
+                let header = SenderKeyHeader { id: own.id, iteration, ciphertext_len: padded + block_padding(padded) };
+                rows.push(Outgoing { row, scratch: at, wave, header, message_padding });
+                wave += 1;
+            }
+            ended.scratches[at].dirty = wave > 0;
+        }
+        let mut seeds = SecretColumn::zeroes(rows.len());
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&at| rows[at].wave);
+        for wave in order.chunk_by(|&a, &b| rows[a].wave == rows[b].wave) {
+            let (mut scratches, mut scratch_at) = (ended.scratches.iter_mut(), 0);
+            let (mut seeds, mut seed_at) = (seeds.iter_mut(), 0);
+            let chains = wave.iter().filter_map(|&at| {
+                let scratch = scratches.nth(rows[at].scratch - scratch_at)?;
+                let seed = seeds.nth(at - seed_at)?;
+                (scratch_at, seed_at) = (rows[at].scratch + 1, at + 1);
+                match &mut scratch.record {
+                    SenderKeyRecord::Own(Some(own)) => Some((&mut own.chain, seed)),
+                    _ => None,
+                }
+            });
+            tile::step(self.backend, chains);
+        }
+        for (rows, seeds) in rows.chunks(TILE).zip(seeds.chunks(TILE)) {
+            self.seal_group_tile(rows, seeds, plaintexts, randomness, &mut ended);
+        }
+        ended
+    }
+
+    fn seal_group_tile(
+        &self,
+        rows: &[Outgoing],
+        seeds: &[[u8; 32]],
+        plaintexts: Packed<'_>,
+        randomness: &Randomness,
+        ended: &mut Ended,
+    ) {
+        let n = rows.len();
+        let keys = group_keys(self, seeds);
+        let begin = ended.bytes.len();
+        let mut lens = [0; TILE];
+        for (len, row) in lens.iter_mut().zip(rows) {
+            *len = row.header.len() + row.header.ciphertext_len + SIGNATURE_BYTES;
+            let start = ended.bytes.len();
+            ended.bytes.resize(start + *len, 0);
+            let frame = &mut ended.bytes[start..];
+            let text = row.header.write(frame);
+            let plaintext = plaintexts.row(row.row as usize);
+            let (body, padding) = frame[text..text + row.header.ciphertext_len].split_at_mut(plaintext.len());
+            body.copy_from_slice(plaintext);
+            let (message_padding, block_padding) = padding.split_at_mut(row.message_padding);
+            message_padding.fill(row.message_padding as u8);
+            block_padding.fill(block_padding.len() as u8);
+            let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
+            ended.outcomes.push(Outcome { row: row.row, status, kind, events, start, len: *len });
+        }
+        let mut frames: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+        let mut behind = &mut ended.bytes[begin..];
+        for (frame, &len) in frames.iter_mut().zip(&lens[..n]) {
+            (*frame, behind) = behind.split_at_mut(len);
+        }
+        let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+        for ((text, frame), row) in texts.iter_mut().zip(&mut frames).zip(rows) {
+            let end = frame.len() - SIGNATURE_BYTES;
+            *text = &mut frame[end - row.header.ciphertext_len..end];
+        }
+        self.backend.run(cbc::Encrypt { keys: &keys.0[..n], ivs: &keys.1[..n], rows: &mut texts[..n] });
+        let (mut privates, mut randoms) = (tile::column::<32>(), tile::column::<64>());
+        let mut signed: [&[u8]; TILE] = [&[]; TILE];
+        for (lane, (row, frame)) in rows.iter().zip(&frames).enumerate() {
+            if let SenderKeyRecord::Own(Some(own)) = &ended.scratches[row.scratch].record {
+                privates[lane] = *own.signing.private.expose();
+            }
+            randoms[lane] = *randomness.signature(row.row as usize).expose();
+            signed[lane] = &frame[..frame.len() - SIGNATURE_BYTES];
+        }
+        let mut signatures = [[0; SIGNATURE_BYTES]; TILE];
+        self.backend.run(Sign {
+            privates: &privates[..n],
+            messages: &signed[..n],
+            randoms: &randoms[..n],
+            out: &mut signatures[..n],
+        });
+        for (frame, signature) in frames.iter_mut().zip(&signatures).take(n) {
+            let end = frame.len() - SIGNATURE_BYTES;
+            frame[end..].copy_from_slice(signature);
+        }
+    }
+
+    /// Decrypts row `i`, a SenderKeyMessage of the sender `handles[i]`. A row that does not verify changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has changed. Rows: NO_SENDER_KEY,
+    /// INVALID, DUPLICATE, TOO_FAR_AHEAD, UNKNOWN_HANDLE.
+    pub fn group_decrypt(&self, handles: &[u64], frames: Packed<'_>) -> Result<Rows, Error> {
+        check_lengths("data", handles.len(), frames.len())?;
+        let plan = self.plan_groups(handles)?;
+        let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
+            self.open_group(&plan, &plan.entries[part], frames)
+        });
+        let rows = self.end(handles.len(), &plan, runs, false)?;
+        self.count(&rows, Some(self.decrypted()));
+        Ok(rows)
+    }
+
+    fn open_group(&self, plan: &Plan<'_>, entries: &[Entry], frames: Packed<'_>) -> Ended {
+        let mut ended = Ended::default();
+        let mut rows = Vec::new();
+        for (at, entry) in self.scratches(plan, entries, false, &mut ended) {
+            for (wave, row) in plan.rows_of(&entry).enumerate() {
+                match SenderKeyMessage::parse(frames.row(row as usize)) {
+                    Some(message) => rows.push(Incoming { row, scratch: at, wave: wave as u32, message }),
+                    None => ended.outcomes.push(Outcome::failed(row, Status::Invalid)),
+                }
+            }
+        }
+        rows.sort_by_key(|row| row.wave);
+        let mut rows = rows.into_iter().peekable();
+        while let Some(first) = rows.next() {
+            let number = first.wave;
+            let mut wave = vec![first];
+            while let Some(row) = rows.next_if(|row| row.wave == number) {
+                wave.push(row);
+            }
+            let mut attempts = self.verify_group(wave, &mut ended);
+            self.advance_group(&mut attempts);
+            for tile in attempts.chunks_mut(TILE) {
+                self.open_group_tile(tile, &mut ended);
+            }
+        }
+        ended
+    }
+
+    /// Signatures first: the chain is not touched for a frame that is not the sender's.
+    fn verify_group<'a>(&self, wave: Vec<Incoming<'a>>, ended: &mut Ended) -> Vec<Attempt<'a>> {
+        let (mut publics, mut known) = (Vec::with_capacity(wave.len()), Vec::with_capacity(wave.len()));
+        for incoming in wave {
+            match state(ended, incoming.scratch, incoming.message.id) {
+                Some(state) => {
+                    publics.push(state.signing_key);
+                    known.push(incoming);
+                }
+                None => ended.outcomes.push(Outcome::failed(incoming.row, Status::NoSenderKey)),
+            }
+        }
+        let messages: Vec<&[u8]> = known.iter().map(|incoming| incoming.message.signed).collect();
+        let signatures: Vec<[u8; SIGNATURE_BYTES]> =
+            known.iter().map(|incoming| *incoming.message.signature).collect();
+        let mut ok = vec![false; known.len()];
+        self.backend.run(Verify { publics: &publics, messages: &messages, signatures: &signatures, ok: &mut ok });
+        let mut attempts = Vec::with_capacity(known.len());
+        for (incoming, ok) in known.into_iter().zip(ok) {
+            let state = state(ended, incoming.scratch, incoming.message.id).filter(|_| ok);
+            let placed = state.ok_or(Status::Invalid).and_then(|state| Ok((state, state.place(&incoming.message)?)));
+            match placed {
+                Ok((state, steps)) => {
+                    let kept = state.skipped.peek(incoming.message.iteration);
+                    attempts.push(Attempt {
+                        chain: state.chain.duplicate(),
+                        steps,
+                        passed: Vec::with_capacity(steps.unwrap_or(0) as usize),
+                        seed: kept.unwrap_or_default(),
+                        incoming,
+                    });
+                }
+                Err(status) => ended.outcomes.push(Outcome::failed(incoming.row, status)),
+            }
+        }
+        attempts
+    }
+
+    fn advance_group(&self, attempts: &mut [Attempt<'_>]) {
+        let Some(most) = attempts.iter().filter_map(|attempt| attempt.steps).max() else { return };
+        for done in 0..=most {
+            let moving = attempts.iter_mut().filter(|attempt| attempt.steps.is_some_and(|steps| steps >= done));
+            tile::step(self.backend, moving.map(|attempt| (&mut attempt.chain, attempt.seed.expose_mut())));
+            for attempt in attempts.iter_mut().filter(|attempt| attempt.steps.is_some_and(|steps| steps > done)) {
+                attempt.passed.push(attempt.seed.duplicate());
+            }
+        }
+    }
+
+    fn open_group_tile(&self, attempts: &mut [Attempt<'_>], ended: &mut Ended) {
+        let n = attempts.len();
+        let mut seeds = tile::column::<32>();
+        for (seed, attempt) in seeds.iter_mut().zip(attempts.iter()) {
+            *seed = *attempt.seed.expose();
+        }
+        let keys = group_keys(self, &seeds[..n]);
+        let begin = ended.bytes.len();
+        let (mut cipher, mut ivs) = (tile::column::<32>(), tile::column::<16>());
+        let mut whole: [Option<(usize, usize)>; TILE] = [None; TILE];
+        let mut m = 0;
+        for (lane, attempt) in attempts.iter().enumerate() {
+            let text = attempt.incoming.message.ciphertext;
+            if !text.is_empty() && text.len().is_multiple_of(16) {
+                (cipher[m], ivs[m]) = (keys.0[lane], keys.1[lane]);
+                whole[lane] = Some((ended.bytes.len(), text.len()));
+                ended.bytes.extend_from_slice(text);
+                m += 1;
+            }
+        }
+        let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+        let mut behind = &mut ended.bytes[begin..];
+        for (text, (_, len)) in texts.iter_mut().zip(whole.iter().flatten()) {
+            (*text, behind) = behind.split_at_mut(*len);
+        }
+        self.backend.run(cbc::Decrypt { keys: &cipher[..m], ivs: &ivs[..m], rows: &mut texts[..m] });
+        for (attempt, at) in attempts.iter_mut().zip(whole) {
+            let row = attempt.incoming.row;
+            let plain = at.and_then(|(start, len)| {
+                let text = &ended.bytes[start..start + len];
+                let len = strip_block_padding(text).and_then(|len| self.strip_message_padding(&text[..len]))?;
+                Some((start, len))
+            });
+            let Some((start, len)) = plain else {
+                if let Some((start, len)) = at {
+                    ended.bytes[start..start + len].zeroize();
+                }
+                ended.outcomes.push(Outcome::failed(row, Status::Invalid));
+                continue;
+            };
+            commit_attempt(attempt, &mut ended.scratches[attempt.incoming.scratch]);
+            let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
+            ended.outcomes.push(Outcome { row, status, kind, events, start, len });
+        }
+    }
+
+    /// Which of these peers (handles of sessions) lack our sender key.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a handle that is not one; [`Error::Store`].
+    pub fn group_lacking(&self, handle: u64, devices: &[u64]) -> Result<Vec<bool>, Error> {
+        let plan = self.plan_groups(&[handle])?;
+        let tags = self.device_tags(&plan, devices)?;
+        let slots = self.groups.slots();
+        let slot = slots.of(plan.entries[0].slot);
+        let holders: std::collections::HashSet<&[u8; 16]> = slot.holders.iter().collect();
+        Ok(tags.iter().map(|tag| !holders.contains(tag)).collect())
+    }
+
+    /// Notes that these peers were sent our sender key.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a handle that is not one; [`Error::Store`].
+    pub fn group_holders(&self, handle: u64, devices: &[u64]) -> Result<(), Error> {
+        let plan = self.plan_groups(&[handle])?;
+        let tags = self.device_tags(&plan, devices)?;
+        let slots = self.groups.slots();
+        let (key, mut holders) = {
+            let slot = slots.of(plan.entries[0].slot);
+            (slot.key(), slot.holders.clone())
+        };
+        holders.extend(tags);
+        holders.sort_unstable();
+        holders.dedup();
+        if self.durable() {
+            let mut changes = Changes::default();
+            records::put(&mut changes, Key { kind: RowKind::Holders, ..key }, &holders);
+            self.commit(changes)?;
+        }
+        slots.of(plan.entries[0].slot).holders = holders;
+        Ok(())
+    }
+
+    fn device_tags(&self, plan: &Plan<'_>, devices: &[u64]) -> Result<Vec<[u8; 16]>, Error> {
+        let unknown = || Error::Malformed("this handle is not one; ask groups() and sessions() for handles".into());
+        let entry = plan.entries.first().ok_or_else(unknown)?;
+        if !self.groups.slots().of(entry.slot).ours {
+            return Err(Error::Malformed("only one's own sender key is distributed; give sender None".into()));
+        }
+        let len = self.columns.len() as u64;
+        let pages = self.columns.pages();
+        devices
+            .iter()
+            .map(|&device| {
+                if device >= len {
+                    return Err(unknown());
+                }
+                let (page, i) = pages.of(device as u32);
+                Ok(page.tag(i))
+            })
+            .collect()
+    }
+}
+
+/// A fresh sender key, drawn for the row that first distributes it.
+fn new_sender_key(engine: &Engine, randomness: &Randomness, row: usize) -> OwnSenderKey {
+    let signing = pairs(engine.backend, vec![randomness.draw(row, Purpose::SenderSigning)]).pop();
+    OwnSenderKey {
+        id: randomness.number(row) & 0x7fff_ffff,
+        chain: ChainKey::first(randomness.draw(row, Purpose::SenderChain)),
+        signing: signing.expect("one pair for one key"),
+    }
+}
+
+/// Cipher keys and IVs of a tile of seeds.
+fn group_keys(engine: &Engine, seeds: &[[u8; 32]]) -> (tile::Column<32>, tile::Column<16>) {
+    let mut bytes = tile::column::<GROUP_KEY_BYTES>();
+    engine.backend.run(MessageKeys { seeds, info: GROUP_KEY_INFO, out: &mut bytes[..seeds.len()] });
+    let (mut cipher, mut ivs) = (tile::column(), tile::column());
+    for lane in 0..seeds.len() {
+        let keys = GroupKeys::from(&bytes[lane]);
+        (cipher[lane], ivs[lane]) = (*keys.cipher, *keys.iv);
+    }
+    (cipher, ivs)
+}
+
+/// The state of a scratch record that a frame names.
+fn state(ended: &Ended, scratch: usize, id: u32) -> Option<&crate::ratchet::SenderKeyState> {
+    match &ended.scratches[scratch].record {
+        SenderKeyRecord::Theirs(states) => states.find(id),
+        SenderKeyRecord::Own(_) => None,
+    }
+}
+
+/// Takes over what an authentic frame has changed.
+fn commit_attempt(attempt: &mut Attempt<'_>, scratch: &mut Scratch) {
+    let SenderKeyRecord::Theirs(states) = &mut scratch.record else { return };
+    let Some(state) = states.find_mut(attempt.incoming.message.id) else { return };
+    scratch.dirty = true;
+    if attempt.steps.is_none() {
+        state.skipped.take(attempt.incoming.message.iteration);
+        return;
+    }
+    state.skipped.reserve(attempt.passed.len());
+    for (index, seed) in (state.chain.index..).zip(attempt.passed.drain(..)) {
+        state.skipped.push(index, seed);
+    }
+    state.chain = attempt.chain.duplicate();
+}

@@ -1,0 +1,20 @@
+//! The batch: a call's rows become waves (the k-th row of every session), waves become tiles of sixteen, and a tile
+//! goes through a crypto step at once. State is advanced on copies, made durable, then put back.
+
+mod accounts;
+mod agreement;
+mod columns;
+mod decrypt;
+mod encrypt;
+mod engine;
+mod group;
+mod plan;
+mod randomness;
+mod records;
+mod rows;
+mod start;
+mod tile;
+
+pub use accounts::{AccountId, AccountInfo, Import, Upload};
+pub use engine::{Engine, Location, Options, PeerInfo, Stats};
+pub use rows::{Kind, Packed, Rows};

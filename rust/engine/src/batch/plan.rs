@@ -1,0 +1,206 @@
+//! From rows to waves: which sessions a call touches, and each one's rows in order. A call claims its sessions
+//! before it looks at them, so that two calls on one session take turns, and two on different ones do not meet.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// No further row.
+const END: u32 = u32::MAX;
+
+/// A session that a call touches.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) slot: u32,
+    first_row: u32,
+    /// How many rows it has in this call.
+    pub(crate) rows: u32,
+}
+
+/// A call's sessions, in the order of their first rows; each one's rows hang together in a list.
+pub(crate) struct Plan<'c> {
+    pub(crate) entries: Vec<Entry>,
+    /// Rows whose handle is not one.
+    pub(crate) unknown: Vec<u32>,
+    next: Vec<u32>,
+    claims: &'c Claims,
+    token: u32,
+    prekeys: Vec<(u32, u32)>,
+}
+
+/// Who holds which slot, and which one-time prekey.
+#[derive(Default)]
+pub(crate) struct Claims {
+    held: Mutex<Held>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct Held {
+    /// For each slot: the holder's token (0 is nobody) and, while its plan is made, the entry's place.
+    slots: Vec<(u32, u32)>,
+    prekeys: HashMap<(u32, u32), u32>,
+    last_token: u32,
+    /// Calls that wait for a release.
+    waiting: usize,
+}
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims the slots of `handles`, of which `len` exist, and the one-time prekeys (account, id), all or none;
+    /// waits until they are free.
+    pub(crate) fn claim(&self, handles: &[u64], len: usize, prekeys: Vec<(u32, u32)>) -> Plan<'_> {
+        let mut held = self.lock();
+        held.last_token = held.last_token.checked_add(1).unwrap_or(1);
+        let token = held.last_token;
+        if held.slots.len() < len {
+            held.slots.resize(len, (0, 0));
+        }
+        let mut plan = Plan {
+            entries: Vec::with_capacity(handles.len()),
+            unknown: Vec::new(),
+            next: vec![END; handles.len()],
+            claims: self,
+            token,
+            prekeys: Vec::new(),
+        };
+        while !held.try_claim(&mut plan, handles, len, &prekeys) {
+            held.release(&mut plan);
+            plan.next.fill(END);
+            plan.unknown.clear();
+            held.waiting += 1;
+            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+            held.waiting -= 1;
+        }
+        drop(held);
+        plan
+    }
+}
+
+impl Held {
+    fn try_claim(&mut self, plan: &mut Plan<'_>, handles: &[u64], len: usize, prekeys: &[(u32, u32)]) -> bool {
+        // While the plan is made, an entry's `first_row` list is walked by its last row, kept in `tail`.
+        let mut tails: Vec<u32> = Vec::new();
+        for (row, &handle) in handles.iter().enumerate() {
+            let row = row as u32;
+            if handle >= len as u64 {
+                plan.unknown.push(row);
+                continue;
+            }
+            let (holder, place) = &mut self.slots[handle as usize];
+            if *holder == 0 {
+                *holder = plan.token;
+                *place = plan.entries.len() as u32;
+                plan.entries.push(Entry { slot: handle as u32, first_row: row, rows: 1 });
+            } else if *holder == plan.token {
+                let place = *place as usize;
+                if tails.len() < plan.entries.len() {
+                    let from = tails.len();
+                    tails.extend(plan.entries[from..].iter().map(|entry| entry.first_row));
+                }
+                plan.next[tails[place] as usize] = row;
+                tails[place] = row;
+                plan.entries[place].rows += 1;
+            } else {
+                return false;
+            }
+        }
+        for &prekey in prekeys {
+            let holder = *self.prekeys.entry(prekey).or_insert(plan.token);
+            if holder != plan.token {
+                return false;
+            }
+            plan.prekeys.push(prekey);
+        }
+        true
+    }
+
+    fn release(&mut self, plan: &mut Plan<'_>) {
+        for entry in plan.entries.drain(..) {
+            self.slots[entry.slot as usize] = (0, 0);
+        }
+        for prekey in plan.prekeys.drain(..) {
+            self.prekeys.remove(&prekey);
+        }
+    }
+}
+
+impl Drop for Plan<'_> {
+    fn drop(&mut self) {
+        let claims = self.claims;
+        let mut held = claims.lock();
+        held.release(self);
+        // Waking is a system call; hardly ever does anyone wait.
+        if held.waiting > 0 {
+            claims.released.notify_all();
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// An entry's rows, in order.
+    pub(crate) fn rows_of(&self, entry: &Entry) -> impl Iterator<Item = u32> {
+        let mut row = entry.first_row;
+        std::iter::from_fn(move || {
+            let this = row;
+            (this != END).then(|| {
+                row = self.next[this as usize];
+                this
+            })
+        })
+    }
+
+    /// Cuts the entries into runs: about a thousand rows each (they stay in the cache), or fewer, so that every one
+    /// of `threads` has one; never under `least` rows, which one core does before another has woken up.
+    pub(crate) fn runs(&self, threads: usize, least: usize) -> Vec<Range<usize>> {
+        const MOST: usize = 1024;
+        let rows: usize = self.entries.iter().map(|entry| entry.rows as usize).sum();
+        let target = rows.div_ceil(threads).next_multiple_of(interlane_lanes::TILE).clamp(least.min(MOST), MOST);
+        let mut runs = Vec::with_capacity(rows / target + 1);
+        let (mut start, mut filled) = (0, 0);
+        for (i, entry) in self.entries.iter().enumerate() {
+            filled += entry.rows as usize;
+            if filled >= target {
+                runs.push(start..i + 1);
+                (start, filled) = (i + 1, 0);
+            }
+        }
+        if start < self.entries.len() {
+            runs.push(start..self.entries.len());
+        }
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_session_stay_in_order() {
+        let claims = Claims::default();
+        let plan = claims.claim(&[3, 1, 3, 9, 1, 3], 4, Vec::new());
+        assert_eq!(plan.unknown, [3]);
+        let rows: Vec<Vec<u32>> = plan.entries.iter().map(|entry| plan.rows_of(entry).collect()).collect();
+        assert_eq!(rows, [vec![0, 2, 5], vec![1, 4]]);
+        assert_eq!(plan.runs(1, 16), [0..2]);
+    }
+
+    #[test]
+    fn two_calls_on_one_session_take_turns() {
+        let claims = Claims::default();
+        let first = claims.claim(&[0, 1], 4, vec![(1, 7)]);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| drop(claims.claim(&[2, 1], 4, Vec::new())));
+            let third = scope.spawn(|| drop(claims.claim(&[3], 4, vec![(1, 7)])));
+            drop(claims.claim(&[2, 3], 4, Vec::new()));
+            assert!(!second.is_finished() && !third.is_finished());
+            drop(first);
+            second.join().unwrap();
+            third.join().unwrap();
+        });
+    }
+}

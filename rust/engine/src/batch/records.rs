@@ -1,0 +1,154 @@
+//! What the store's rows hold, and how a peer is put together from its rows.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::ratchet::{ChainKey, OwnSenderKey, Peer, SenderKeyStates, Session};
+use crate::store::{Changes, Key, Kind};
+
+/// A peer's own row.
+#[derive(Serialize, Deserialize)]
+struct PeerRecord<'a> {
+    address: &'a str,
+    identity: Option<[u8; 32]>,
+}
+
+/// The newest key of a chain, with as much of its ratchet key as tells it from other chains.
+#[derive(Serialize, Deserialize)]
+struct ChainRecord {
+    ratchet: [u8; 8],
+    chain: ChainKey,
+}
+
+/// The row of a sender key.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum SenderKeyRecord {
+    /// Ours, if it was made and not dropped.
+    Own(Option<OwnSenderKey>),
+    /// A sender's.
+    Theirs(SenderKeyStates),
+}
+
+/// Puts a row.
+pub(crate) fn put<T: Serialize>(changes: &mut Changes, key: Key, record: &T) {
+    changes.put(key, |bytes| {
+        let taken = std::mem::take(bytes);
+        *bytes = postcard::to_extend(record, taken).expect("records have no maps and no floats: nothing can fail");
+    });
+}
+
+/// Reads a row.
+pub(crate) fn get<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
+    postcard::from_bytes(body)
+        .map_err(|_| Error::Store("a row of the store cannot be read: restore the store from a backup".into()))
+}
+
+/// Puts the sending chain's newest key.
+pub(crate) fn put_sending(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &ChainKey) {
+    put_chain(changes, Key { kind: Kind::Sending, ..key }, ratchet_key, chain);
+}
+
+/// Puts the newest receiving chain's newest key.
+pub(crate) fn put_receiving(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &ChainKey) {
+    put_chain(changes, Key { kind: Kind::Receiving, ..key }, ratchet_key, chain);
+}
+
+fn put_chain(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &ChainKey) {
+    #[derive(Serialize)]
+    struct Borrowed<'a> {
+        ratchet: &'a [u8; 8],
+        chain: &'a ChainKey,
+    }
+    put(changes, key, &Borrowed { ratchet: ratchet_key.first_chunk().expect("8 of 32"), chain });
+}
+
+/// Which of a peer's rows are to be written.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Dirty {
+    pub(crate) identity: bool,
+    pub(crate) current: bool,
+    pub(crate) archived: bool,
+}
+
+/// Puts those of a peer's rows that changed.
+pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &str, peer: &Peer) {
+    if dirty.identity {
+        put(changes, Key { kind: Kind::Peer, ..key }, &PeerRecord { address, identity: peer.identity });
+    }
+    if dirty.current {
+        match &peer.current {
+            Some(session) => put(changes, Key { kind: Kind::Session, ..key }, session),
+            None => {
+                for kind in [Kind::Session, Kind::Sending, Kind::Receiving] {
+                    changes.delete(Key { kind, ..key });
+                }
+            }
+        }
+    }
+    if dirty.archived {
+        if peer.archived.is_empty() {
+            changes.delete(Key { kind: Kind::Archive, ..key });
+        } else {
+            let sessions: Vec<&Session> = peer.archived.iter().map(AsRef::as_ref).collect();
+            put(changes, Key { kind: Kind::Archive, ..key }, &sessions);
+        }
+    }
+}
+
+/// The kinds of rows that a peer is made of.
+pub(crate) const PEER_KINDS: [Kind; 5] =
+    [Kind::Peer, Kind::Session, Kind::Archive, Kind::Sending, Kind::Receiving];
+
+/// A peer's rows as they come from the store, in any order.
+#[derive(Default)]
+pub(crate) struct PeerRows {
+    peer: Peer,
+    sending: Option<ChainRecord>,
+    receiving: Option<ChainRecord>,
+}
+
+impl PeerRows {
+    /// Takes one row in.
+    pub(crate) fn add(&mut self, kind: Kind, body: &[u8]) -> Result<(), Error> {
+        match kind {
+            Kind::Peer => self.peer.identity = get::<PeerRecord<'_>>(body)?.identity,
+            Kind::Session => self.peer.current = Some(get(body)?),
+            Kind::Archive => {
+                self.peer.archived = get_owned::<Vec<Session>>(body)?.into_iter().map(std::sync::Arc::new).collect();
+            }
+            Kind::Sending => self.sending = Some(get_owned(body)?),
+            Kind::Receiving => self.receiving = Some(get_owned(body)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The peer: a chain's own row is newer than the session's where it is of the same chain and further on.
+    pub(crate) fn finish(self) -> Peer {
+        let mut peer = self.peer;
+        if let Some(session) = &mut peer.current {
+            let newer = |record: ChainRecord, ratchet_key: &[u8; 32], chain: &mut ChainKey| {
+                if ratchet_key.first_chunk() == Some(&record.ratchet) && record.chain.index > chain.index {
+                    *chain = record.chain;
+                }
+            };
+            if let Some(record) = self.sending {
+                newer(record, &session.ratchet.public, &mut session.sending);
+            }
+            if let (Some(record), Some(newest)) = (self.receiving, session.receiving.first_mut()) {
+                newer(record, &newest.ratchet_key, &mut newest.chain);
+            }
+        }
+        peer
+    }
+}
+
+fn get_owned<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    get(body)
+}
+
+/// The address in a peer's row.
+pub(crate) fn address(body: &[u8]) -> Result<String, Error> {
+    Ok(get::<PeerRecord<'_>>(body)?.address.to_owned())
+}

@@ -1,0 +1,184 @@
+//! What goes into a call and what comes out of it: packed bytes and columns.
+
+use crate::error::{Error, Events, Status};
+use crate::limits::MAX_ROWS;
+
+/// What a row of bytes is: its number is the `kinds` column's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Nothing: the row failed, or has no bytes.
+    None = 0,
+    /// A SignalMessage, `msg` on the wire.
+    Message = 1,
+    /// A PreKeySignalMessage, `pkmsg` on the wire.
+    PrekeyMessage = 2,
+    /// A SenderKeyMessage, `skmsg` on the wire.
+    SenderKeyMessage = 3,
+    /// A SenderKeyDistributionMessage; it travels inside pairwise messages.
+    Distribution = 4,
+}
+
+/// Rows of bytes, one after the other: row `i` is `data[offsets[i]..offsets[i + 1]]`, as in Arrow's LargeBinary.
+#[derive(Clone, Copy)]
+pub struct Packed<'a> {
+    data: &'a [u8],
+    offsets: &'a [i64],
+}
+
+impl<'a> Packed<'a> {
+    /// Checks the offsets once, so that every row is a slice from here on.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for no offsets at all, a negative, descending or too large one, or too many rows.
+    pub fn new(data: &'a [u8], offsets: &'a [i64]) -> Result<Self, Error> {
+        let malformed = |text: String| Err(Error::Malformed(text));
+        let Some((&first, rest)) = offsets.split_first() else {
+            return malformed("offsets: empty; give one more offset than there are rows".into());
+        };
+        if rest.len() > MAX_ROWS {
+            return malformed(format!("offsets: {} rows; split the call, {MAX_ROWS} is the most", rest.len()));
+        }
+        if first < 0 {
+            return malformed(format!("offsets[0] is {first}; offsets are not negative"));
+        }
+        let mut before = first;
+        for (i, &offset) in rest.iter().enumerate() {
+            if offset < before {
+                return malformed(format!("offsets[{}] is {offset}, below the one before it ({before})", i + 1));
+            }
+            before = offset;
+        }
+        if before as u64 > data.len() as u64 {
+            return malformed(format!("the last offset is {before}, but data has {} bytes", data.len()));
+        }
+        Ok(Self { data, offsets })
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &'a [u8] {
+        &self.data[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+}
+
+/// A call's result, in columns. A row that failed has no bytes and kind [`Kind::None`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// A [`Status`] for each row.
+    pub status: Vec<u8>,
+    /// A [`Kind`] for each row.
+    pub kinds: Vec<u8>,
+    /// [`Events`] for each row.
+    pub events: Vec<u8>,
+    /// One more than there are rows.
+    pub offsets: Vec<i64>,
+    /// The rows' bytes.
+    pub data: Vec<u8>,
+}
+
+/// How one row ended, and where its bytes are in its run's buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) row: u32,
+    pub(crate) status: Status,
+    pub(crate) kind: Kind,
+    pub(crate) events: Events,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}
+
+impl Outcome {
+    /// A row that failed.
+    pub(crate) fn failed(row: u32, status: Status) -> Self {
+        Self { row, status, kind: Kind::None, events: Events::default(), start: 0, len: 0 }
+    }
+
+    /// A row that went well and has no bytes.
+    pub(crate) fn done(row: u32, events: Events) -> Self {
+        Self { row, status: Status::Ok, kind: Kind::None, events, start: 0, len: 0 }
+    }
+}
+
+impl Rows {
+    /// Puts the runs' outcomes in the rows' order. Every row has exactly one outcome.
+    pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = (&'a [Outcome], &'a [u8])> + Clone) -> Self {
+        let mut rows =
+            Self { status: vec![0; n], kinds: vec![0; n], events: vec![0; n], offsets: vec![0; n + 1], data: Vec::new() };
+        let mut in_order = true;
+        let mut next = 0;
+        for outcome in runs.clone().flat_map(|(outcomes, _)| outcomes) {
+            let row = outcome.row as usize;
+            rows.status[row] = outcome.status as u8;
+            rows.kinds[row] = outcome.kind as u8;
+            rows.events[row] = outcome.events.0;
+            rows.offsets[row + 1] = outcome.len as i64;
+            in_order &= row == next;
+            next += 1;
+        }
+        debug_assert_eq!(next, n, "a row has one outcome");
+        for row in 0..n {
+            rows.offsets[row + 1] += rows.offsets[row];
+        }
+        let total = rows.offsets[n] as usize;
+        if in_order {
+            rows.data.reserve_exact(total);
+            for (outcomes, bytes) in runs {
+                for outcome in outcomes {
+                    rows.data.extend_from_slice(&bytes[outcome.start..outcome.start + outcome.len]);
+                }
+            }
+        } else {
+            rows.data.resize(total, 0);
+            for (outcomes, bytes) in runs {
+                for outcome in outcomes {
+                    let to = rows.offsets[outcome.row as usize] as usize;
+                    let from = &bytes[outcome.start..outcome.start + outcome.len];
+                    rows.data[to..to + outcome.len].copy_from_slice(from);
+                }
+            }
+        }
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_checked() {
+        assert_eq!(Packed::new(b"abc", &[0, 1, 3]).unwrap().row(1), b"bc");
+        assert!(Packed::new(b"", &[0]).unwrap().is_empty());
+        for bad in [&[][..], &[-1, 2], &[0, 2, 1], &[0, 4], &[i64::MIN, i64::MAX]] {
+            assert!(matches!(Packed::new(b"abc", bad), Err(Error::Malformed(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn rows_come_back_in_order() {
+        let outcome = |row, start, len| Outcome {
+            row,
+            status: Status::Ok,
+            kind: Kind::Message,
+            events: Events::default(),
+            start,
+            len,
+        };
+        let first = [outcome(2, 0, 2), outcome(0, 2, 1)];
+        let second = [Outcome::failed(1, Status::Invalid), outcome(3, 1, 1)];
+        let runs = [(&first[..], &b"ccA"[..]), (&second[..], &b"xd"[..])];
+        let rows = Rows::assemble(4, runs.into_iter());
+        assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"Accd"[..], &[0, 1, 1, 3, 4][..]));
+        assert_eq!(rows.status, [0, 4, 0, 0]);
+    }
+}

@@ -1,0 +1,235 @@
+//! Starting sessions from bundles: X3DH as initiator (§2.4 there), signatures and agreements of all rows pooled.
+
+use interlane_lanes::kernels::xeddsa::Verify;
+
+use super::accounts::{RunAccounts, pairs};
+use super::agreement::{Agreements, Material, first_roots, root_steps};
+use super::engine::Engine;
+use super::plan::{Entry, Plan};
+use super::randomness::{Purpose, Randomness};
+use super::records::{self, Dirty};
+use super::rows::Outcome;
+use crate::error::{Events, Status};
+use crate::ratchet::{Bundle, CheckedBundle, KeyPair, Peer, Pending, Session};
+use crate::store::{Changes, Key, Kind as RowKind};
+use crate::wire::public_key;
+
+/// What a run of a start call gives.
+#[derive(Default)]
+pub(super) struct Started {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) changed: Vec<(u32, Peer)>,
+    pub(super) changes: Changes,
+}
+
+/// A peer with whom sessions are started.
+struct Initiator {
+    slot: u32,
+    key: Key,
+    account: usize,
+    peer: Peer,
+    dirty: Dirty,
+    next_wave: u32,
+}
+
+/// A row whose bundle has the right shape.
+struct Beginning {
+    row: u32,
+    initiator: usize,
+    wave: u32,
+    bundle: CheckedBundle,
+    prekey_wire: [u8; 33],
+}
+
+/// A row with its fresh keys.
+struct Keyed {
+    beginning: Beginning,
+    base: KeyPair,
+    ratchet: KeyPair,
+}
+
+/// Starts the sessions of some entries.
+pub(super) fn start(
+    engine: &Engine,
+    plan: &Plan<'_>,
+    entries: &[Entry],
+    bundles: &[Bundle],
+    randomness: &Randomness,
+) -> Started {
+    let mut started = Started::default();
+    let mut accounts = engine.accounts_of_run();
+    let (mut initiators, beginnings) = gather(engine, plan, entries, bundles, &mut accounts, &mut started);
+    let beginnings = verify(engine, beginnings, &mut started);
+    let mut waves = agree(engine, &initiators, &accounts, beginnings, randomness, &mut started);
+    waves.sort_by_key(|(beginning, _)| beginning.wave);
+    for (beginning, session) in waves {
+        let initiator = &mut initiators[beginning.initiator];
+        let trusted = initiator.peer.identity;
+        let changed = trusted.is_some_and(|trusted| trusted != session.their_identity);
+        if changed && engine.refuses_identity_changes() {
+            started.outcomes.push(Outcome::failed(beginning.row, Status::UntrustedIdentity));
+            continue;
+        }
+        let mut events = Events::NEW_SESSION;
+        if changed {
+            events |= Events::IDENTITY_CHANGED;
+        }
+        initiator.dirty.identity |= trusted != Some(session.their_identity);
+        initiator.dirty.archived |= initiator.peer.current.is_some();
+        initiator.dirty.current = true;
+        initiator.peer.identity = Some(session.their_identity);
+        initiator.peer.begin(session);
+        started.outcomes.push(Outcome::done(beginning.row, events));
+    }
+    for initiator in initiators {
+        if !initiator.dirty.current {
+            continue;
+        }
+        if engine.durable() {
+            let address = engine.columns.name(initiator.slot);
+            let Initiator { key, dirty, ref peer, .. } = initiator;
+            records::put_peer(&mut started.changes, key, dirty, &address, peer);
+        }
+        started.changed.push((initiator.slot, initiator.peer));
+    }
+    started
+}
+
+fn gather(
+    engine: &Engine,
+    plan: &Plan<'_>,
+    entries: &[Entry],
+    bundles: &[Bundle],
+    accounts: &mut RunAccounts<'_>,
+    started: &mut Started,
+) -> (Vec<Initiator>, Vec<Beginning>) {
+    let (mut initiators, mut beginnings) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+    let pages = engine.columns.pages();
+    for entry in entries {
+        let (page, i) = pages.of(entry.slot);
+        let key = Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) };
+        let peer = page.peer(i);
+        drop(page);
+        let Some(account) = accounts.find(key.account) else {
+            started.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
+            continue;
+        };
+        let mut initiator =
+            Initiator { slot: entry.slot, key, account, peer, dirty: Dirty::default(), next_wave: 0 };
+        for row in plan.rows_of(entry) {
+            match bundles[row as usize].check_shape() {
+                Some(bundle) => beginnings.push(Beginning {
+                    row,
+                    initiator: initiators.len(),
+                    wave: initiator.next_wave,
+                    prekey_wire: public_key(&bundle.signed_prekey),
+                    bundle,
+                }),
+                None => started.outcomes.push(Outcome::failed(row, Status::InvalidBundle)),
+            }
+            initiator.next_wave += 1;
+        }
+        initiators.push(initiator);
+    }
+    (initiators, beginnings)
+}
+
+/// The identity's signature over the signed prekey: always.
+fn verify(engine: &Engine, beginnings: Vec<Beginning>, started: &mut Started) -> Vec<Beginning> {
+    let publics: Vec<[u8; 32]> = beginnings.iter().map(|beginning| beginning.bundle.identity).collect();
+    let messages: Vec<&[u8]> = beginnings.iter().map(|beginning| &beginning.prekey_wire[..]).collect();
+    let signatures: Vec<[u8; 64]> = beginnings.iter().map(|beginning| beginning.bundle.signature).collect();
+    let mut ok = vec![false; beginnings.len()];
+    engine.backend.run(Verify { publics: &publics, messages: &messages, signatures: &signatures, ok: &mut ok });
+    let mut verified = Vec::with_capacity(beginnings.len());
+    for (beginning, ok) in beginnings.into_iter().zip(ok) {
+        if ok {
+            verified.push(beginning);
+        } else {
+            started.outcomes.push(Outcome::failed(beginning.row, Status::InvalidBundle));
+        }
+    }
+    verified
+}
+
+/// X3DH and the first root step. A row with an all-zero secret is refused, alone.
+fn agree(
+    engine: &Engine,
+    initiators: &[Initiator],
+    accounts: &RunAccounts<'_>,
+    beginnings: Vec<Beginning>,
+    randomness: &Randomness,
+    started: &mut Started,
+) -> Vec<(Beginning, Session)> {
+    let backend = engine.backend;
+    let privates = beginnings
+        .iter()
+        .flat_map(|beginning| {
+            let row = beginning.row as usize;
+            [randomness.draw(row, Purpose::BaseKey), randomness.draw(row, Purpose::RatchetKey)]
+        })
+        .collect();
+    let mut fresh = pairs(backend, privates).into_iter();
+    let mut agreements = Agreements::with_capacity(5 * beginnings.len());
+    let mut keyed = Vec::with_capacity(beginnings.len());
+    for beginning in beginnings {
+        let base = fresh.next().expect("two pairs a row");
+        let ratchet = fresh.next().expect("two pairs a row");
+        let account = &accounts[initiators[beginning.initiator].account];
+        let bundle = &beginning.bundle;
+        agreements.add(&account.identity.private, &bundle.signed_prekey);
+        agreements.add(&base.private, &bundle.identity);
+        agreements.add(&base.private, &bundle.signed_prekey);
+        if let Some((_, one_time)) = &bundle.one_time {
+            agreements.add(&base.private, one_time);
+        }
+        agreements.add(&ratchet.private, &bundle.signed_prekey);
+        keyed.push(Keyed { beginning, base, ratchet });
+    }
+    let shared = agreements.run(backend);
+    let mut shared = shared.iter();
+    let (mut materials, mut turns, mut agreed) = (Vec::new(), Vec::new(), Vec::new());
+    for keyed in keyed {
+        let mut material = Material::new();
+        let mut ok = true;
+        for _ in 0..3 + usize::from(keyed.beginning.bundle.one_time.is_some()) {
+            match shared.next().expect("as many results as agreements") {
+                Some(secret) => material.push(secret),
+                None => ok = false,
+            }
+        }
+        match shared.next().expect("as many results as agreements") {
+            Some(secret) if ok => {
+                materials.push(material);
+                turns.push(secret);
+                agreed.push(keyed);
+            }
+            _ => started.outcomes.push(Outcome::failed(keyed.beginning.row, Status::InvalidBundle)),
+        }
+    }
+    let first = first_roots(backend, &materials);
+    let steps: Vec<_> = first.iter().zip(&turns).map(|((root, _), shared)| (root, *shared)).collect();
+    let turned = root_steps(backend, &steps);
+    agreed
+        .into_iter()
+        .zip(first.into_iter().zip(turned))
+        .map(|(keyed, ((_, receiving), (root, sending)))| {
+            let Keyed { beginning, base, ratchet } = keyed;
+            let bundle = &beginning.bundle;
+            let pending =
+                Pending { one_time_id: bundle.one_time.map(|(id, _)| id), signed_id: bundle.signed_id };
+            let mut session = Session {
+                base_key: base.public,
+                their_identity: bundle.identity,
+                root,
+                ratchet,
+                sending,
+                previous_counter: 0,
+                receiving: Vec::new(),
+                pending: Some(pending),
+            };
+            session.begin_receiving(bundle.signed_prekey, receiving);
+            (beginning, session)
+        })
+        .collect()
+}

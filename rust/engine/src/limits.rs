@@ -1,0 +1,67 @@
+//! Every limit of the engine, each with its reason. A loop that input can lengthen ends at one of these.
+
+/// How far a counter (or a sender-key iteration) may run ahead of the next expected one. The v3 family's value;
+/// one deployed receiver allows a single step less, so a *sender* must not skip more than [`MAX_SENDER_SKIP`].
+pub const MAX_FORWARD_JUMP: u32 = 2_000;
+
+/// Most counters that we skip by our own will: below every deployed receiver's [`MAX_FORWARD_JUMP`].
+pub const MAX_SENDER_SKIP: u32 = 1_900;
+
+/// Skipped message keys kept for each receiving chain or sender-key state; the oldest is evicted. As deployed: a
+/// chain can be jumped over once in whole, and a hostile peer costs at most 2,000 × 36 bytes a chain.
+pub const MAX_SKIPPED_KEYS: usize = 2_000;
+
+/// Receiving chains of a session, the newest included; the oldest is evicted. As deployed.
+pub const MAX_RECEIVING_CHAINS: usize = 5;
+
+/// Sessions kept beside the current one for a peer; the oldest is evicted. As deployed. It also bounds the attempts
+/// that one damaged frame can cost: 41.
+pub const MAX_ARCHIVED_SESSIONS: usize = 40;
+
+/// States kept for one sender in one group: late frames of a key that was just rotated still open. As deployed.
+pub const MAX_SENDER_KEY_STATES: usize = 5;
+
+/// Rows of one call. Ten times the largest batch in use; row numbers fit 32 bits, and a call's buffers stay in
+/// memory.
+pub const MAX_ROWS: usize = 10_000_000;
+
+/// Bytes of one plaintext. WhatsApp's transport frame ends below 2^24; what is around a message takes under 1 KiB.
+pub const MAX_PLAINTEXT: usize = (1 << 24) - 1_024;
+
+/// Bytes of one frame that is parsed at all: the transport's own limit.
+pub const MAX_FRAME: usize = 1 << 24;
+
+/// Fields read of one protobuf message. Ours have six; a frame of empty unknown fields must not keep us busy.
+pub const MAX_FIELDS: usize = 64;
+
+/// Key ids are 24-bit on WhatsApp's wire and never 0: id 0 means different things to different peers.
+pub const MAX_KEY_ID: u32 = (1 << 24) - 1;
+
+/// One-time prekeys made in one call. The usual stock is 812; the id space is 2^24.
+pub const MAX_PREKEYS_A_CALL: u32 = 65_536;
+
+/// Unused one-time prekeys below which a row reports [`crate::Events::STOCK_LOW`]: deployed clients top up below 5.
+pub const LOW_STOCK: u32 = 5;
+
+/// Signed prekeys kept for an account. With weekly rotation, three times the 30 days that a message for an offline
+/// client can wait; the 30 days themselves are kept by time, see [`KEEP_SIGNED_PREKEYS_SECONDS`].
+pub const MAX_SIGNED_PREKEYS: usize = 64;
+
+/// A replaced signed prekey's private half stays this long: WhatsApp keeps ciphertext for an offline client 30 days.
+pub const KEEP_SIGNED_PREKEYS_SECONDS: u64 = 30 * 24 * 3_600;
+
+/// Bytes of a name (account, peer, group). Addresses on the wire stay below 100.
+pub const MAX_NAME: usize = 512;
+
+/// Bytes of batches that a store on disk appends before it begins to fold them into its table of rows. Appending
+/// costs under 1 µs a row, folding 4 µs and more, but a row that changes often is folded once: so the more the better,
+/// against the time to replay them when the store is opened (about 0.1 s for this many) and as much memory.
+pub const JOURNAL_BYTES: u64 = 48 << 20;
+
+/// Bytes of one block of the journal; a batch that needs more takes several, in one transaction. SQLite refuses
+/// values over 10^9 bytes, and a block is read in one piece.
+pub const JOURNAL_BLOCK_BYTES: usize = 8 << 20;
+
+/// Bytes of SQLite's write-ahead log before it is copied back into the database: two more fsyncs each time, so well
+/// over the 4 MiB of the default; a log that grew beyond this is cut back to it.
+pub const WAL_BYTES: u32 = 16 << 20;

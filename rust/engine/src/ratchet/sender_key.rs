@@ -1,0 +1,97 @@
+//! Sender keys (WhatsApp's groups): our own, and the newest few of each sender.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChainKey, KeyPair, SkippedKeys};
+use crate::error::Status;
+use crate::limits::{MAX_FORWARD_JUMP, MAX_SENDER_KEY_STATES};
+use crate::wire::{DistributionMessage, SenderKeyMessage};
+
+/// Our sender key in a group: makes frames and distribution messages.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OwnSenderKey {
+    pub(crate) id: u32,
+    pub(crate) chain: ChainKey,
+    pub(crate) signing: KeyPair,
+}
+
+impl OwnSenderKey {
+    /// A copy to advance and to drop if the batch is not committed.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self { id: self.id, chain: self.chain.duplicate(), signing: self.signing.duplicate() }
+    }
+}
+
+/// One of a sender's keys.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SenderKeyState {
+    pub(crate) id: u32,
+    pub(crate) signing_key: [u8; 32],
+    pub(crate) chain: ChainKey,
+    pub(crate) skipped: SkippedKeys,
+}
+
+impl SenderKeyState {
+    /// How many steps ahead the frame is; `None` for a key that was kept.
+    ///
+    /// # Errors
+    /// DUPLICATE and TOO_FAR_AHEAD. Ask only after the signature was verified.
+    pub(crate) fn place(&self, message: &SenderKeyMessage<'_>) -> Result<Option<u32>, Status> {
+        match message.iteration.checked_sub(self.chain.index) {
+            Some(steps) if steps > MAX_FORWARD_JUMP => Err(Status::TooFarAhead),
+            Some(steps) => Ok(Some(steps)),
+            None if self.skipped.contains(message.iteration) => Ok(None),
+            None => Err(Status::Duplicate),
+        }
+    }
+
+    fn duplicate(&self) -> Self {
+        Self {
+            id: self.id,
+            signing_key: self.signing_key,
+            chain: self.chain.duplicate(),
+            skipped: self.skipped.duplicate(),
+        }
+    }
+}
+
+/// A sender's keys in a group, newest first.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct SenderKeyStates(Vec<SenderKeyState>);
+
+impl SenderKeyStates {
+    /// The state that a frame names.
+    pub(crate) fn find(&self, id: u32) -> Option<&SenderKeyState> {
+        self.0.iter().find(|state| state.id == id)
+    }
+
+    /// The state that an authentic frame is about to move.
+    pub(crate) fn find_mut(&mut self, id: u32) -> Option<&mut SenderKeyState> {
+        self.0.iter_mut().find(|state| state.id == id)
+    }
+
+    /// Takes a distribution message in. The same key again keeps the state (a reset would lose late frames); the
+    /// same id with another key replaces it. Says whether anything changed.
+    pub(crate) fn accept(&mut self, message: DistributionMessage) -> bool {
+        if let Some(at) = self.0.iter().position(|state| state.id == message.id) {
+            if self.0[at].signing_key == message.signing_key {
+                return false;
+            }
+            self.0.remove(at);
+        }
+        self.0.truncate(MAX_SENDER_KEY_STATES - 1);
+        let state = SenderKeyState {
+            id: message.id,
+            signing_key: message.signing_key,
+            chain: ChainKey { key: message.chain_key, index: message.iteration },
+            skipped: SkippedKeys::default(),
+        };
+        self.0.insert(0, state);
+        true
+    }
+
+    /// A copy to change and to drop if the batch is not committed.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self(self.0.iter().map(SenderKeyState::duplicate).collect())
+    }
+}

@@ -1,0 +1,141 @@
+//! A session (Double Ratchet), and a peer with its current and archived ones (Sesame).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChainKey, KeyPair, SkippedKeys};
+use crate::error::Status;
+use crate::limits::{MAX_ARCHIVED_SESSIONS, MAX_FORWARD_JUMP, MAX_RECEIVING_CHAINS};
+use crate::secret::Secret;
+use crate::wire::SignalMessage;
+
+/// One double ratchet with one device.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// The initiator's ephemeral key: tells sessions apart.
+    pub(crate) base_key: [u8; 32],
+    /// The identity that this session was agreed with; MACs cover it.
+    pub(crate) their_identity: [u8; 32],
+    pub(crate) root: Secret<32>,
+    /// Our sending ratchet key.
+    pub(crate) ratchet: KeyPair,
+    pub(crate) sending: ChainKey,
+    /// Last index of the sending chain before; 0 where there was none.
+    pub(crate) previous_counter: u32,
+    /// Newest first.
+    pub(crate) receiving: Vec<ReceivingChain>,
+    pub(crate) pending: Option<Pending>,
+}
+
+/// A receiving chain with what was jumped over on it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ReceivingChain {
+    pub(crate) ratchet_key: [u8; 32],
+    pub(crate) chain: ChainKey,
+    pub(crate) skipped: SkippedKeys,
+}
+
+/// What an initiator repeats in every frame until the first answer was opened.
+#[derive(Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) one_time_id: Option<u32>,
+    pub(crate) signed_id: u32,
+}
+
+/// Where a frame's message key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A chain that is known, `steps` ahead of where it stands.
+    Ahead { chain: usize, steps: u32 },
+    /// A key that was kept when it was jumped over.
+    Skipped { chain: usize },
+    /// A ratchet key never seen: a new chain, `steps` into it.
+    NewChain { steps: u32 },
+}
+
+impl Session {
+    /// Where the frame belongs, without any cryptography.
+    ///
+    /// # Errors
+    /// DUPLICATE and TOO_FAR_AHEAD.
+    pub(crate) fn place(&self, message: &SignalMessage<'_>) -> Result<Place, Status> {
+        let within = |steps: u32| if steps > MAX_FORWARD_JUMP { Err(Status::TooFarAhead) } else { Ok(steps) };
+        let known = self.receiving.iter().position(|chain| chain.ratchet_key == message.ratchet_key);
+        let Some(chain) = known else {
+            return Ok(Place::NewChain { steps: within(message.counter)? });
+        };
+        match message.counter.checked_sub(self.receiving[chain].chain.index) {
+            Some(steps) => Ok(Place::Ahead { chain, steps: within(steps)? }),
+            None if self.receiving[chain].skipped.contains(message.counter) => Ok(Place::Skipped { chain }),
+            None => Err(Status::Duplicate),
+        }
+    }
+
+    /// Puts a new receiving chain in front; the oldest goes when there are too many.
+    pub(crate) fn begin_receiving(&mut self, ratchet_key: [u8; 32], chain: ChainKey) {
+        self.receiving.truncate(MAX_RECEIVING_CHAINS - 1);
+        self.receiving.insert(0, ReceivingChain { ratchet_key, chain, skipped: SkippedKeys::default() });
+    }
+
+    /// Replaces the sending chain after a turn.
+    pub(crate) fn begin_sending(&mut self, ratchet: KeyPair, chain: ChainKey) {
+        self.previous_counter = self.sending.index.saturating_sub(1);
+        self.ratchet = ratchet;
+        self.sending = chain;
+    }
+
+    /// A copy to advance and to drop if the frame is not authentic.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self {
+            base_key: self.base_key,
+            their_identity: self.their_identity,
+            root: self.root.duplicate(),
+            ratchet: self.ratchet.duplicate(),
+            sending: self.sending.duplicate(),
+            previous_counter: self.previous_counter,
+            receiving: self.receiving.iter().map(ReceivingChain::duplicate).collect(),
+            pending: self.pending,
+        }
+    }
+}
+
+impl ReceivingChain {
+    /// A copy to advance and to drop if the frame is not authentic.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self {
+            ratchet_key: self.ratchet_key,
+            chain: self.chain.duplicate(),
+            skipped: self.skipped.duplicate(),
+        }
+    }
+}
+
+/// Sessions beside the current one, newest first. Shared, because hardly anything ever touches them.
+pub(crate) type Archive = VecDeque<Arc<Session>>;
+
+/// All that is known of a peer device.
+#[derive(Default)]
+pub(crate) struct Peer {
+    /// The identity key that we trust (on first use, or by the caller's word).
+    pub(crate) identity: Option<[u8; 32]>,
+    pub(crate) current: Option<Session>,
+    pub(crate) archived: Archive,
+}
+
+impl Peer {
+    /// Makes a new session the current one.
+    pub(crate) fn begin(&mut self, session: Session) {
+        if let Some(former) = self.current.replace(session) {
+            self.archived.push_front(Arc::new(former));
+            self.archived.truncate(MAX_ARCHIVED_SESSIONS);
+        }
+    }
+
+    /// Puts `session`, an advanced copy of the archived one `at`, in the current one's place.
+    pub(crate) fn promote(&mut self, at: usize, session: Session) {
+        self.archived.remove(at);
+        self.begin(session);
+    }
+}

@@ -1,0 +1,285 @@
+//! What is on disk is sealed: XChaCha20-Poly1305 (RFC 8439 with the 192-bit nonces of draft-irtf-cfrg-xchacha) with
+//! random nonces, which are wide enough never to repeat. The associated data is the place that a sealed thing belongs
+//! to, so that it opens nowhere else.
+//!
+//! The operator's key wraps a data key for each account; an account's data key seals its rows and its sections of the
+//! journal's blocks. Without the wrapped data key an account cannot be read, whatever is left of it on a disk.
+
+use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::Key;
+use crate::error::Error;
+use crate::secret::Secret;
+
+/// Bytes of a nonce.
+pub(super) const NONCE: usize = 24;
+
+/// Bytes of an authentication tag.
+pub(super) const TAG: usize = 16;
+
+/// The random name of a store: nothing sealed in one store opens in another.
+pub(super) type StoreId = [u8; 16];
+
+/// What cannot be opened: changed, of another place, or of another key. One word for all, by design.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused;
+
+/// A place that a sealed thing is bound to.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// The row of a key.
+    Row(Key),
+    /// The section of an account in a block of the journal.
+    Section { sequence: u64, account: u32 },
+    /// The data key of an account.
+    DataKey { account: u32, name: &'a str },
+    /// The proof that the operator's key is the right one.
+    Proof,
+}
+
+impl Place<'_> {
+    /// Associated data: a number for the sort of place, the store, then the place itself; injective, because each
+    /// sort has one length, or ends with what is variable.
+    fn with_bytes<T>(self, store: &StoreId, then: impl FnOnce(&[u8]) -> T) -> T {
+        match self {
+            Self::Row(key) => {
+                let mut bytes = [1; 1 + 16 + 21];
+                bytes[1..17].copy_from_slice(store);
+                bytes[17..].copy_from_slice(&key.to_bytes());
+                then(&bytes)
+            }
+            Self::Section { sequence, account } => {
+                let mut bytes = [2; 1 + 16 + 8 + 4];
+                bytes[1..17].copy_from_slice(store);
+                bytes[17..25].copy_from_slice(&sequence.to_be_bytes());
+                bytes[25..].copy_from_slice(&account.to_be_bytes());
+                then(&bytes)
+            }
+            Self::DataKey { account, name } => {
+                then(&[&[3][..], store, &account.to_be_bytes(), name.as_bytes()].concat())
+            }
+            Self::Proof => then(&[&[4][..], store].concat()),
+        }
+    }
+}
+
+/// Fills `bytes` with the operating system's randomness.
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), Error> {
+    getrandom::fill(bytes)
+        .map_err(|error| Error::Store(format!("the operating system gives no random bytes: {error}")))
+}
+
+/// Nonces for one call, drawn together: a call into the operating system costs more than sealing a row. They do not
+/// outlive the call, so that no fork can come between drawing and use.
+pub(super) struct Nonces {
+    drawn: Vec<u8>,
+    used: usize,
+}
+
+impl Nonces {
+    /// Nonces for about so many seals.
+    pub(super) fn draw(seals: usize) -> Result<Self, Error> {
+        let mut drawn = vec![0; seals.clamp(1, 4_096) * NONCE];
+        random(&mut drawn)?;
+        Ok(Self { drawn, used: 0 })
+    }
+
+    /// One that was not given out before.
+    pub(super) fn next(&mut self) -> Result<[u8; NONCE], Error> {
+        if self.used == self.drawn.len() {
+            random(&mut self.drawn)?;
+            self.used = 0;
+        }
+        let nonce = self.drawn[self.used..].first_chunk().expect("the length is a multiple of a nonce's");
+        self.used += NONCE;
+        Ok(*nonce)
+    }
+}
+
+/// Seals `body` where it lies.
+pub(super) fn seal_in_place(
+    key: &Secret<32>,
+    nonce: &[u8; NONCE],
+    store: &StoreId,
+    place: Place<'_>,
+    body: &mut [u8],
+) -> [u8; TAG] {
+    let cipher = XChaCha20Poly1305::new(key.expose().into());
+    let tag = place.with_bytes(store, |data| cipher.encrypt_inout_detached(&XNonce::from(*nonce), data, body.into()));
+    tag.expect("a body is shorter than the cipher's limit of 256 GiB").into()
+}
+
+/// nonce ‖ ciphertext ‖ tag of `plain`, into `sealed`, which is emptied first.
+pub(super) fn seal(
+    key: &Secret<32>,
+    nonce: &[u8; NONCE],
+    store: &StoreId,
+    place: Place<'_>,
+    plain: &[u8],
+    sealed: &mut Vec<u8>,
+) {
+    sealed.clear();
+    // Before any plaintext is in it: a buffer that grew would leave some in freed memory.
+    sealed.reserve(NONCE + plain.len() + TAG);
+    sealed.extend_from_slice(nonce);
+    sealed.extend_from_slice(plain);
+    let tag = seal_in_place(key, nonce, store, place, &mut sealed[NONCE..]);
+    sealed.extend_from_slice(&tag);
+}
+
+/// Opens nonce ‖ ciphertext ‖ tag into `plain`, whose old content is zeroed.
+pub(super) fn open(
+    key: &Secret<32>,
+    store: &StoreId,
+    place: Place<'_>,
+    sealed: &[u8],
+    plain: &mut Zeroizing<Vec<u8>>,
+) -> Result<(), Refused> {
+    let (nonce, rest) = sealed.split_first_chunk::<NONCE>().ok_or(Refused)?;
+    let (body, tag) = rest.split_last_chunk::<TAG>().ok_or(Refused)?;
+    if plain.capacity() < body.len() {
+        *plain = Zeroizing::new(Vec::with_capacity(body.len().next_power_of_two()));
+    } else {
+        plain.as_mut_slice().zeroize();
+        plain.clear();
+    }
+    plain.extend_from_slice(body);
+    let cipher = XChaCha20Poly1305::new(key.expose().into());
+    let opened = place.with_bytes(store, |data| {
+        let buffer = plain.as_mut_slice().into();
+        cipher.decrypt_inout_detached(&XNonce::from(*nonce), data, buffer, &Tag::from(*tag))
+    });
+    opened.map_err(|_| Refused)
+}
+
+/// Wraps an account's data key under the operator's.
+pub(super) fn wrap(
+    operator_key: &Secret<32>,
+    store: &StoreId,
+    account: u32,
+    name: &str,
+    data_key: &Secret<32>,
+) -> Result<Vec<u8>, Error> {
+    let nonce = Nonces::draw(1)?.next()?;
+    let mut wrapped = Vec::new();
+    seal(operator_key, &nonce, store, Place::DataKey { account, name }, data_key.expose(), &mut wrapped);
+    Ok(wrapped)
+}
+
+/// Unwraps an account's data key.
+pub(super) fn unwrap(
+    operator_key: &Secret<32>,
+    store: &StoreId,
+    account: u32,
+    name: &str,
+    wrapped: &[u8],
+) -> Result<Secret<32>, Refused> {
+    let mut plain = Zeroizing::new(Vec::new());
+    open(operator_key, store, Place::DataKey { account, name }, wrapped, &mut plain)?;
+    plain.as_slice().try_into().map(Secret::copy_of).map_err(|_| Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Kind;
+
+    const STORE: StoreId = [5; 16];
+
+    fn key() -> Secret<32> {
+        Secret::copy_of(&[9; 32])
+    }
+
+    fn row(account: u32, kind: Kind, first: u8) -> Place<'static> {
+        Place::Row(Key { account, kind, tag: [first; 16] })
+    }
+
+    fn sealed(plain: &[u8], place: Place<'_>) -> Vec<u8> {
+        let mut sealed = vec![1; 3];
+        seal(&key(), &Nonces::draw(1).unwrap().next().unwrap(), &STORE, place, plain, &mut sealed);
+        sealed
+    }
+
+    fn opened(sealed: &[u8], key: &Secret<32>, store: &StoreId, place: Place<'_>) -> Result<Vec<u8>, Refused> {
+        let mut plain = Zeroizing::new(vec![1; 70]);
+        open(key, store, place, sealed, &mut plain).map(|()| plain.to_vec())
+    }
+
+    // draft-irtf-cfrg-xchacha-03, A.3.1: its associated data is not a place of ours, so the cipher alone is checked.
+    #[test]
+    fn the_cipher_is_the_drafts() {
+        let plain = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.";
+        let data = [0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7];
+        let key: [u8; 32] = std::array::from_fn(|i| 0x80 + i as u8);
+        let nonce: [u8; 24] = std::array::from_fn(|i| 0x40 + i as u8);
+        let mut body = plain.to_vec();
+        let tag = XChaCha20Poly1305::new((&key).into())
+            .encrypt_inout_detached(&XNonce::from(nonce), &data, body.as_mut_slice().into())
+            .unwrap();
+        assert_eq!(body[..8], [0xbd, 0x6d, 0x17, 0x9d, 0x3e, 0x83, 0xd4, 0x3b]);
+        let expected = [
+            0xc0, 0x87, 0x59, 0x24, 0xc1, 0xc7, 0x98, 0x79, 0x47, 0xde, 0xaf, 0xd8, 0x78, 0x0a, 0xcf, 0x49,
+        ];
+        assert_eq!(<[u8; 16]>::from(tag), expected);
+    }
+
+    #[test]
+    fn what_is_sealed_opens_at_its_place_alone() {
+        let places = [
+            row(1, Kind::Session, 0),
+            row(2, Kind::Session, 0),
+            row(1, Kind::Archive, 0),
+            row(1, Kind::Session, 1),
+            Place::Section { sequence: 1, account: 1 },
+            Place::Section { sequence: 2, account: 1 },
+            Place::Section { sequence: 1, account: 2 },
+            Place::DataKey { account: 1, name: "a" },
+            Place::DataKey { account: 2, name: "a" },
+            Place::DataKey { account: 1, name: "" },
+            Place::Proof,
+        ];
+        for (i, &at) in places.iter().enumerate() {
+            for plain in [&b""[..], b"x", &[7; 63], &[7; 64], &[7; 330]] {
+                let sealed = sealed(plain, at);
+                assert_eq!(sealed.len(), NONCE + plain.len() + TAG);
+                for (j, &elsewhere) in places.iter().enumerate() {
+                    let expected = if i == j { Ok(plain.to_vec()) } else { Err(Refused) };
+                    assert_eq!(opened(&sealed, &key(), &STORE, elsewhere), expected);
+                }
+                assert_eq!(opened(&sealed, &key(), &[6; 16], at), Err(Refused));
+                assert_eq!(opened(&sealed, &Secret::copy_of(&[8; 32]), &STORE, at), Err(Refused));
+            }
+        }
+    }
+
+    #[test]
+    fn no_bit_and_no_byte_can_be_changed() {
+        let whole = sealed(b"chain key", Place::Proof);
+        for bit in 0..whole.len() * 8 {
+            let mut changed = whole.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(opened(&changed, &key(), &STORE, Place::Proof), Err(Refused));
+        }
+        for length in 0..whole.len() {
+            assert_eq!(opened(&whole[..length], &key(), &STORE, Place::Proof), Err(Refused));
+        }
+    }
+
+    #[test]
+    fn nonces_differ_also_past_those_drawn() {
+        let mut nonces = Nonces::draw(3).unwrap();
+        let given: std::collections::HashSet<_> = (0..1_000).map(|_| nonces.next().unwrap()).collect();
+        assert_eq!(given.len(), 1_000);
+    }
+
+    #[test]
+    fn a_data_key_is_unwrapped_for_its_account_alone() {
+        let wrapped = wrap(&key(), &STORE, 7, "desk", &Secret::copy_of(&[3; 32])).unwrap();
+        assert!(unwrap(&key(), &STORE, 7, "desk", &wrapped).is_ok_and(|key| *key.expose() == [3; 32]));
+        assert!(unwrap(&key(), &STORE, 8, "desk", &wrapped).is_err());
+        assert!(unwrap(&key(), &STORE, 7, "other", &wrapped).is_err());
+        let short = sealed(&[3; 31], Place::DataKey { account: 7, name: "desk" });
+        assert!(unwrap(&key(), &STORE, 7, "desk", &short).is_err());
+    }
+}

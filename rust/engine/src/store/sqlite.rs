@@ -1,0 +1,876 @@
+//! The store in one SQLite file.
+//!
+//! Writing rows in place costs 4 µs each where keys come in order and 14 µs where they do not; appending them to one
+//! value costs under 1 µs. So a batch is appended, sealed, as one block of a *journal*, and that is its commit. The
+//! newest body of every row that the journal has and the table of rows has not is also in memory ([`Unfolded`]), where
+//! look-ups find it first. When the journal has grown to its limit it is *frozen*, and while the next one grows, each
+//! commit *folds* some frozen rows into the table, in key order and in its own transaction, so that no commit waits
+//! for all of them. When all are folded, the frozen blocks are forgotten, and *swept* away by the commits after.
+//!
+//! After a crash, the blocks that are not folded are replayed into memory. A row in the table may then be newer than
+//! the first blocks that have it, never newer than the last.
+
+use std::fs;
+use std::io;
+use std::path::{self, Path, PathBuf};
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use zeroize::Zeroizing;
+
+use super::sealed::{self, Nonces, Place, StoreId};
+use super::unfolded::{Newest, Unfolded};
+use super::{Change, Changes, Key, Kind, Store};
+use crate::error::Error;
+use crate::limits::{JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BYTES};
+use crate::secret::Secret;
+
+/// Older versions can lose a commit when they reset the write-ahead log.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// "ilan": tells our files from other programs'.
+const APPLICATION_ID: i32 = 0x696c_616e;
+
+/// The version of the tables below.
+const SCHEMA: i32 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE store (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        store_id BLOB NOT NULL,
+        proof BLOB NOT NULL,
+        folded INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE accounts (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, wrapped BLOB NOT NULL) STRICT;
+    CREATE TABLE journal (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
+    CREATE TABLE rows (key BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Bytes of a page. Rows are a few hundred bytes, and the table of rows is only as flat as rows fit a page.
+const PAGE_BYTES: u32 = 8_192;
+
+/// KiB of pages kept in memory.
+const CACHE_KIB: i64 = 32 << 10;
+
+/// Blocks swept for each one appended: more than one, so that the sweep ends.
+const SWEEP: u64 = 2;
+
+/// A section of a block begins with its account and length.
+const SECTION_HEAD: usize = 4 + 4;
+
+/// Set in a change's kind where the row goes.
+const DELETED: u8 = 0x80;
+
+/// Bytes of a change beside its body: kind, tag, the body's length (7 bits a byte).
+const CHANGE_HEAD: usize = 1 + 16 + 5;
+
+/// Rows in a SQLite file that this process alone has open.
+pub(crate) struct SqliteStore {
+    path: PathBuf,
+    /// None once closed.
+    connection: Option<Connection>,
+    store_id: StoreId,
+    data_keys: DataKeys,
+    /// The last block appended. Numbers are never given twice.
+    sequence: u64,
+    /// The last block that is in the table of rows in whole.
+    folded: u64,
+    /// The last block that is gone.
+    swept: u64,
+    /// What blocks since the last freeze hold, and how many bytes they take.
+    newest: Unfolded,
+    newest_bytes: u64,
+    frozen: Option<Frozen>,
+    journal_limit: u64,
+    /// The disk failed: what is on it is not known before the store is opened again.
+    failed: bool,
+}
+
+/// A part of the journal that is being folded.
+struct Frozen {
+    rows: Unfolded,
+    /// Its places in key order, and how many of them are in the table of rows.
+    order: Vec<u32>,
+    done: usize,
+    /// Its last block.
+    sequence: u64,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path`, or makes it where there is none.
+    pub(crate) fn open(path: &Path, operator_key: Secret<32>) -> Result<Self, Error> {
+        Self::open_with(path, operator_key, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    fn open_with(path: &Path, operator_key: Secret<32>, access: OpenFlags) -> Result<Self, Error> {
+        check_version(rusqlite::version_number(), rusqlite::version())?;
+        // SQLite takes some relative names for something else than a file.
+        let path = path::absolute(path).map_err(|error| file_error(path, &error))?;
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => return Err(said(&path, "is a folder: name a file in it")),
+            Ok(found) if found.len() == 0 => {
+                return Err(said(&path, "is empty: restore it from a backup, or remove it to begin with a new store"));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path, &operator_key)?,
+            Err(error) => return Err(file_error(&path, &error)),
+        }
+        connect(&path, access).and_then(|connection| Self::read(&path, connection, operator_key)).map_err(|fault| fault.explain(&path))
+    }
+
+    /// Checks what the file is and reads what has to be in memory.
+    fn read(path: &Path, connection: Connection, operator_key: Secret<32>) -> Result<Self, Fault> {
+        let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        if number("application_id")? != APPLICATION_ID {
+            return Err(said(path, "is another program's SQLite database: name another file").into());
+        }
+        match number("user_version")? {
+            SCHEMA => {}
+            newer if newer > SCHEMA => {
+                let text = format!("has schema {newer}, this interlane knows {SCHEMA}: update interlane");
+                return Err(said(path, &text).into());
+            }
+            _ => return Err(damaged(path).into()),
+        }
+        if connection.is_readonly(rusqlite::MAIN_DB)? {
+            return Err(said(path, "is read-only: make it and its folder writable for this user").into());
+        }
+        configure(&connection)?;
+        let (store_id, proof, folded) = connection
+            .query_row("SELECT store_id, proof, folded FROM store WHERE id = 1", [], |row| {
+                Ok((row.get::<_, StoreId>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, i64>(2)?))
+            })
+            .optional()?
+            .ok_or_else(|| damaged(path))?;
+        sealed::open(&operator_key, &store_id, Place::Proof, &proof, &mut Zeroizing::default()).map_err(|_| {
+            said(path, "was made with another operator key: give that one (nothing can be read without it)")
+        })?;
+        let folded = u64::try_from(folded).map_err(|_| damaged(path))?;
+        let oldest = connection.query_row("SELECT min(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
+        let swept = oldest.map_or(folded, |oldest| folded.min(oldest.max(1) as u64 - 1));
+        let data_keys = DataKeys { operator_key, store_id, known: HashMap::new() };
+        let mut store = Self {
+            path: path.to_owned(),
+            connection: None,
+            store_id,
+            data_keys,
+            sequence: folded,
+            folded,
+            swept,
+            newest: Unfolded::default(),
+            newest_bytes: 0,
+            frozen: None,
+            journal_limit: JOURNAL_BYTES,
+            failed: false,
+        };
+        store.replay(&connection)?;
+        store.connection = Some(connection);
+        Ok(store)
+    }
+
+    /// Takes the blocks that are not folded into memory.
+    fn replay(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let mut blocks = connection.prepare("SELECT seq, block FROM journal WHERE seq > ?1 ORDER BY seq")?;
+        let mut blocks = blocks.query([self.folded as i64])?;
+        let mut plain = Zeroizing::default();
+        while let Some(row) = blocks.next()? {
+            let (sequence, block) = (row.get::<_, i64>(0)? as u64, row.get_ref(1)?.as_blob().map_err(|_| damaged(&self.path))?);
+            let unreadable = || said(&self.path, &format!("has a damaged block {sequence} in its journal: restore it from a backup"));
+            if sequence != self.sequence + 1 {
+                return Err(unreadable().into());
+            }
+            let mut rest = block;
+            while !rest.is_empty() {
+                let (account, length, section) = section(rest).ok_or_else(unreadable)?;
+                rest = &rest[SECTION_HEAD + length..];
+                self.data_keys.fetch(connection, [account])?;
+                let key = self.data_keys.of(account).ok_or_else(unreadable)?;
+                let place = Place::Section { sequence, account };
+                sealed::open(key, &self.store_id, place, section, &mut plain).map_err(|_| unreadable())?;
+                let mut changes = plain.as_slice();
+                while !changes.is_empty() {
+                    let (key, body) = take_change(account, &mut changes).ok_or_else(unreadable)?;
+                    self.newest.set(key, body);
+                }
+            }
+            self.sequence = sequence;
+            self.newest_bytes += block.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Does `work` in a transaction, whole or not at all.
+    fn transact<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
+        self.with_connection(|store, connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let done = work(store, &transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+    }
+
+    fn with_connection<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
+        if self.failed {
+            return Err(said(&self.path, "could not be written to before: open it again"));
+        }
+        let connection = self.connection.take().ok_or(Error::Closed)?;
+        let done = work(self, &connection);
+        self.connection = Some(connection);
+        done.map_err(|fault| {
+            self.failed |= fault.leaves_the_disk_unknown();
+            fault.explain(&self.path)
+        })
+    }
+
+    /// Writes the batch that `prepare` gives, and what it does itself, in one transaction; folds and sweeps what is due.
+    fn write<T>(
+        &mut self,
+        prepare: impl FnOnce(&mut Self, &Connection) -> Result<(T, Changes), Fault>,
+    ) -> Result<T, Error> {
+        if self.newest_bytes >= self.journal_limit {
+            self.freeze()?;
+        }
+        let (prepared, changes, (sequence, bytes), done, swept) = self.transact(|store, connection| {
+            let (prepared, changes) = prepare(store, connection)?;
+            let (sequence, bytes) = store.append(connection, &changes)?;
+            let mut done = 0;
+            if let Some(frozen) = &store.frozen {
+                done = store.due(frozen, store.newest_bytes + bytes);
+                store.fold_rows(connection, &frozen.rows, &frozen.order[frozen.done..done], None)?;
+                if done == frozen.order.len() {
+                    set_folded(connection, frozen.sequence)?;
+                }
+            }
+            let swept = store.folded.min(store.swept + SWEEP * (sequence - store.sequence));
+            if swept > store.swept {
+                sweep(connection, swept)?;
+            }
+            Ok((prepared, changes, (sequence, bytes), done, swept))
+        })?;
+        self.sequence = sequence;
+        self.swept = swept;
+        self.newest_bytes += bytes;
+        self.newest.apply(&changes);
+        if let Some(frozen) = &mut self.frozen {
+            frozen.done = done;
+            if done == frozen.order.len() {
+                self.folded = frozen.sequence;
+                self.frozen = None;
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Appends a batch to the journal. Gives the last block's number and the bytes of all.
+    fn append(&mut self, connection: &Connection, changes: &Changes) -> Result<(u64, u64), Fault> {
+        let rows = &changes.rows;
+        if rows.is_empty() {
+            return Ok((self.sequence, 0));
+        }
+        self.data_keys.fetch(connection, rows.iter().map(|(key, _)| key.account))?;
+        super::check_accounts(changes, |account| self.data_keys.of(account).is_some())?;
+        // One section for each account; where accounts come mixed, by the order of the rows within each.
+        let mut order = Vec::new();
+        if !rows.is_sorted_by_key(|(key, _)| key.account) {
+            order.extend(0..rows.len());
+            order.sort_by_key(|&i| rows[i].0.account);
+        }
+        let row = |i: usize| rows[order.get(i).copied().unwrap_or(i)];
+        let sections = 1 + (1..rows.len()).filter(|&i| row(i).0.account != row(i - 1).0.account).count();
+        let mut nonces = Nonces::draw(sections)?;
+
+        // The plaintext is sealed where it lies, so the block must not grow: a full one ends with the row that filled it.
+        let heads = rows.len() * CHANGE_HEAD + (sections + 1) * (SECTION_HEAD + sealed::NONCE + sealed::TAG);
+        let whole = changes.bytes.len() + heads;
+        let longest = if whole > JOURNAL_BLOCK_BYTES { longest_body(changes) } else { 0 };
+        let room = whole.min(JOURNAL_BLOCK_BYTES + longest + CHANGE_HEAD + 2 * (SECTION_HEAD + sealed::NONCE + sealed::TAG));
+        let mut block = Zeroizing::new(Vec::with_capacity(room));
+        let lies_at = block.as_ptr();
+        let mut insert = connection.prepare_cached("INSERT INTO journal (seq, block) VALUES (?1, ?2)")?;
+        let (mut sequence, mut bytes, mut i) = (self.sequence, 0, 0);
+        while i < rows.len() {
+            sequence += 1;
+            block.clear();
+            while i < rows.len() && block.len() < JOURNAL_BLOCK_BYTES {
+                let account = row(i).0.account;
+                let head = block.len();
+                let body = head + SECTION_HEAD + sealed::NONCE;
+                let nonce = nonces.next()?;
+                block.extend_from_slice(&account.to_be_bytes());
+                block.extend_from_slice(&[0; 4]);
+                block.extend_from_slice(&nonce);
+                while i < rows.len() && row(i).0.account == account && block.len() < JOURNAL_BLOCK_BYTES {
+                    let (key, change) = row(i);
+                    put_change(&mut block, key, change, &changes.bytes);
+                    i += 1;
+                }
+                let key = self.data_keys.of(account).expect("all were fetched and checked");
+                let place = Place::Section { sequence, account };
+                let tag = sealed::seal_in_place(key, &nonce, &self.store_id, place, &mut block[body..]);
+                block.extend_from_slice(&tag);
+                let length = u32::try_from(block.len() - head - SECTION_HEAD)
+                    .map_err(|_| Error::Store("a row of over 4 GiB cannot be stored: nothing was written".into()))?;
+                block[head + 4..][..4].copy_from_slice(&length.to_be_bytes());
+            }
+            debug_assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
+            insert.execute(params![sequence as i64, block.as_slice()])?;
+            bytes += block.len() as u64;
+        }
+        Ok((sequence, bytes))
+    }
+
+    /// Seals the rows at `places` into the table of rows.
+    fn fold_rows(&self, connection: &Connection, rows: &Unfolded, places: &[u32], but: Option<u32>) -> Result<(), Fault> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut put = connection.prepare_cached(
+            "INSERT INTO rows (key, body) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+        )?;
+        let mut delete = connection.prepare_cached("DELETE FROM rows WHERE key = ?1")?;
+        let mut nonces = Nonces::draw(places.len())?;
+        let mut body = Vec::new();
+        for &place in places {
+            let (key, newest) = rows.entry(place);
+            if but == Some(key.account) {
+                continue;
+            }
+            match newest {
+                Newest::Body(plain) => {
+                    let data_key = self.data_keys.of(key.account).expect("its rows came with it");
+                    sealed::seal(data_key, &nonces.next()?, &self.store_id, Place::Row(key), plain, &mut body);
+                    put.execute(params![&key.to_bytes()[..], &body])?;
+                }
+                Newest::Deleted | Newest::Unknown => {
+                    delete.execute([&key.to_bytes()[..]])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds the journal in whole, but for the rows of one account, which go. To be called in a transaction;
+    /// [`Self::forget_journal`] after it.
+    fn fold_all(&self, connection: &Connection, but: Option<u32>) -> Result<(), Fault> {
+        if let Some(frozen) = &self.frozen {
+            self.fold_rows(connection, &frozen.rows, &frozen.order[frozen.done..], but)?;
+        }
+        self.fold_rows(connection, &self.newest, &self.newest.in_key_order(), but)?;
+        connection.execute("DELETE FROM journal", [])?;
+        set_folded(connection, self.sequence)
+    }
+
+    fn forget_journal(&mut self) {
+        self.frozen = None;
+        self.newest = Unfolded::default();
+        self.newest_bytes = 0;
+        self.folded = self.sequence;
+        self.swept = self.sequence;
+    }
+
+    /// Begins a new part of the journal; the one so far is folded by the commits to come.
+    fn freeze(&mut self) -> Result<(), Error> {
+        if let Some(frozen) = self.frozen.take() {
+            // A batch so large that the commits between two limits did not suffice.
+            let folded = self.transact(|store, connection| {
+                store.fold_rows(connection, &frozen.rows, &frozen.order[frozen.done..], None)?;
+                set_folded(connection, frozen.sequence)
+            });
+            match folded {
+                Ok(()) => self.folded = frozen.sequence,
+                Err(error) => {
+                    self.frozen = Some(frozen);
+                    return Err(error);
+                }
+            }
+        }
+        if self.swept < self.folded {
+            self.transact(|store, connection| sweep(connection, store.folded))?;
+            self.swept = self.folded;
+        }
+        let rows = std::mem::take(&mut self.newest);
+        self.newest_bytes = 0;
+        self.frozen = Some(Frozen { order: rows.in_key_order(), rows, done: 0, sequence: self.sequence });
+        Ok(())
+    }
+
+    /// How far the frozen rows are to be folded when the journal has grown to `bytes`: evenly, and to the end when
+    /// it has grown to half its limit.
+    fn due(&self, frozen: &Frozen, bytes: u64) -> usize {
+        let half = u128::from(self.journal_limit / 2).max(1);
+        let due = frozen.order.len() as u128 * u128::from(bytes) / half;
+        usize::try_from(due).unwrap_or(usize::MAX).clamp(frozen.done, frozen.order.len())
+    }
+
+    /// What the journal knows of a row.
+    fn journalled(&self, key: &Key) -> Newest<'_> {
+        match (self.newest.get(key), &self.frozen) {
+            (Newest::Unknown, Some(frozen)) => frozen.rows.get(key),
+            (newest, _) => newest,
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    fn accounts(&mut self) -> Result<Vec<(u32, String)>, Error> {
+        self.with_connection(|_, connection| {
+            let mut accounts = connection.prepare_cached("SELECT id, name FROM accounts ORDER BY id")?;
+            let accounts = accounts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(accounts.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn create_account(&mut self, name: &str, changes: &mut dyn FnMut(u32) -> Changes) -> Result<u32, Error> {
+        let mut data_key = Secret::default();
+        sealed::random(data_key.expose_mut())?;
+        let mut made = None;
+        let written = self.write(|store, connection| {
+            let taken = connection.prepare_cached("SELECT 1 FROM accounts WHERE name = ?1")?.exists([name])?;
+            if taken {
+                return Err(super::account_exists(name).into());
+            }
+            let last = connection
+                .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'accounts'")?
+                .query_row([], |row| row.get::<_, u32>(0))
+                .optional()?;
+            let account = last.unwrap_or(0).checked_add(1).ok_or_else(super::no_account_numbers)?;
+            let wrapped = sealed::wrap(&store.data_keys.operator_key, &store.store_id, account, name, &data_key)?;
+            connection
+                .prepare_cached("INSERT INTO accounts (id, name, wrapped) VALUES (?1, ?2, ?3)")?
+                .execute(params![account, name, wrapped])?;
+            let changes = changes(account);
+            super::check_accounts(&changes, |found| found == account)?;
+            store.data_keys.known.insert(account, data_key);
+            made = Some(account);
+            Ok((account, changes))
+        });
+        if let (Some(account), Err(_)) = (made, &written) {
+            // The number will be given again, with another key.
+            self.data_keys.known.remove(&account);
+        }
+        written
+    }
+
+    fn delete_account(&mut self, account: u32) -> Result<(), Error> {
+        self.transact(|store, connection| {
+            if connection.execute("DELETE FROM accounts WHERE id = ?1", [account])? == 0 {
+                return Err(super::no_account(account).into());
+            }
+            store.fold_all(connection, Some(account))?;
+            let [first, last] = bounds(&account.to_be_bytes());
+            connection.execute("DELETE FROM rows WHERE key BETWEEN ?1 AND ?2", params![&first[..], &last[..]])?;
+            Ok(())
+        })?;
+        self.forget_journal();
+        self.data_keys.known.remove(&account);
+        self.with_connection(|_, connection| checkpoint(connection)).map_err(|error| {
+            Error::Store(format!("the account is deleted, but its last traces are not wiped, for {error}"))
+        })
+    }
+
+    fn load(&mut self, keys: &[Key], found: &mut dyn FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        self.with_connection(|store, connection| {
+            let mut missing = Vec::new();
+            for (i, key) in keys.iter().enumerate() {
+                match store.journalled(key) {
+                    Newest::Body(body) => found(i, body)?,
+                    Newest::Deleted => {}
+                    Newest::Unknown => missing.push(i),
+                }
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            store.data_keys.fetch(connection, missing.iter().map(|&i| keys[i].account))?;
+            // Neighbours are in the same page of the table.
+            missing.sort_unstable_by_key(|&i| keys[i]);
+            let wanted = missing.iter().map(|&i| Value::Blob(keys[i].to_bytes().to_vec())).collect();
+            let mut rows = connection.prepare_cached(
+                "SELECT wanted.rowid, rows.body FROM rarray(?1) AS wanted CROSS JOIN rows ON rows.key = wanted.value",
+            )?;
+            let mut rows = rows.query([Rc::<Vec<Value>>::new(wanted)])?;
+            let mut plain = Zeroizing::default();
+            while let Some(row) = rows.next()? {
+                let i = missing[row.get::<_, u32>(0)? as usize - 1];
+                let body = row.get_ref(1)?.as_blob().map_err(|_| damaged(&store.path))?;
+                store.open_row(keys[i], body, &mut plain)?;
+                found(i, &plain)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn scan(
+        &mut self,
+        account: u32,
+        kind: Kind,
+        found: &mut dyn FnMut([u8; 16], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.with_connection(|store, connection| {
+            for (key, newest) in store.newest.of(account, kind) {
+                if let Newest::Body(body) = newest {
+                    found(key.tag, body)?;
+                }
+            }
+            for (key, newest) in store.frozen.iter().flat_map(|frozen| frozen.rows.of(account, kind)) {
+                if let (Newest::Body(body), Newest::Unknown) = (newest, store.newest.get(&key)) {
+                    found(key.tag, body)?;
+                }
+            }
+            store.data_keys.fetch(connection, [account])?;
+            let [account, kind] = [&account.to_be_bytes()[..], &[kind as u8]];
+            let [first, last] = bounds(&[account, kind].concat());
+            let mut rows = connection.prepare_cached("SELECT key, body FROM rows WHERE key BETWEEN ?1 AND ?2")?;
+            let mut rows = rows.query(params![&first[..], &last[..]])?;
+            let mut plain = Zeroizing::default();
+            while let Some(row) = rows.next()? {
+                let key = row.get_ref(0)?.as_blob().ok().and_then(Key::of_bytes).ok_or_else(|| damaged(&store.path))?;
+                if store.journalled(&key) == Newest::Unknown {
+                    let body = row.get_ref(1)?.as_blob().map_err(|_| damaged(&store.path))?;
+                    store.open_row(key, body, &mut plain)?;
+                    found(key.tag, &plain)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&mut self, changes: Changes) -> Result<(), Error> {
+        self.write(|_, _| Ok(((), changes)))
+    }
+
+    fn size_bytes(&mut self) -> Result<u64, Error> {
+        self.with_connection(|store, _| {
+            let wal = fs::metadata(beside(&store.path, "-wal")).map_or(0, |found| found.len());
+            let main = fs::metadata(&store.path).map_err(|error| file_error(&store.path, &error))?;
+            Ok(main.len() + wal)
+        })
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        if self.failed {
+            // What is on the disk is for the next opening to find out.
+            self.connection.take().ok_or(Error::Closed)?;
+            return Ok(());
+        }
+        if !self.newest.is_empty() || self.frozen.is_some() || self.swept < self.sequence {
+            self.transact(|store, connection| store.fold_all(connection, None))?;
+            self.forget_journal();
+        }
+        self.with_connection(|_, connection| checkpoint(connection))?;
+        let closed = self.connection.take().map(Connection::close);
+        closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))?;
+        Ok(())
+    }
+}
+
+impl SqliteStore {
+    fn open_row(&self, key: Key, body: &[u8], plain: &mut Zeroizing<Vec<u8>>) -> Result<(), Error> {
+        let data_key = self.data_keys.of(key.account).ok_or_else(|| damaged(&self.path))?;
+        sealed::open(data_key, &self.store_id, Place::Row(key), body, plain)
+            .map_err(|_| said(&self.path, "has a row that was damaged or moved: restore it from a backup"))
+    }
+}
+
+/// The accounts' data keys, unwrapped when first needed.
+struct DataKeys {
+    operator_key: Secret<32>,
+    store_id: StoreId,
+    known: HashMap<u32, Secret<32>>,
+}
+
+impl DataKeys {
+    fn of(&self, account: u32) -> Option<&Secret<32>> {
+        self.known.get(&account)
+    }
+
+    /// Unwraps those that are not known, in one query. An account that does not exist stays unknown.
+    fn fetch(&mut self, connection: &Connection, accounts: impl IntoIterator<Item = u32>) -> Result<(), Fault> {
+        let mut unknown = Vec::new();
+        let mut last = None;
+        for account in accounts {
+            if last.replace(account) != Some(account) && !self.known.contains_key(&account) {
+                unknown.push(Value::Integer(account.into()));
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut wrapped =
+            connection.prepare_cached("SELECT id, name, wrapped FROM accounts WHERE id IN (SELECT value FROM rarray(?1))")?;
+        let mut wrapped = wrapped.query([Rc::new(unknown)])?;
+        while let Some(row) = wrapped.next()? {
+            let (account, name) = (row.get(0)?, row.get::<_, String>(1)?);
+            let wrapped: Vec<u8> = row.get(2)?;
+            let key = sealed::unwrap(&self.operator_key, &self.store_id, account, &name, &wrapped).map_err(|_| {
+                Error::Store(format!("the data key of account {name} was damaged or moved: restore the store from a backup"))
+            })?;
+            self.known.insert(account, key);
+        }
+        Ok(())
+    }
+}
+
+/// Makes a store under another name and gives it its name when it is whole: there is never half a store.
+fn create(path: &Path, operator_key: &Secret<32>) -> Result<(), Error> {
+    let folder = path.parent().ok_or_else(|| said(path, "is a folder: name a file in it"))?;
+    if !folder.is_dir() {
+        return Err(said(path, "cannot be made, for its folder does not exist: make the folder first"));
+    }
+    for leftover in ["-wal", "-journal"].map(|suffix| beside(path, suffix)) {
+        if leftover.exists() {
+            let text = format!("is gone, but {} is there: restore both, or remove it too", leftover.display());
+            return Err(said(path, &text));
+        }
+    }
+    let mut random = [0; 8];
+    sealed::random(&mut random)?;
+    let draft = beside(path, &format!(".{:016x}.new", u64::from_le_bytes(random)));
+    let made = make(&draft, operator_key).and_then(|()| {
+        let named = match fs::hard_link(&draft, path) {
+            // Another process was quicker: it is for opening to say that it has the store.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // A file system without links.
+            Err(_) if !path.exists() => fs::rename(&draft, path),
+            named => named,
+        };
+        named.and_then(|()| sync_folder(folder)).map_err(|error| file_error(path, &error).into())
+    });
+    for suffix in ["", "-wal", "-journal"] {
+        // Where one cannot be removed or is not there, nothing is lost.
+        let _ = fs::remove_file(beside(&draft, suffix));
+    }
+    made.map_err(|fault| fault.explain(path))
+}
+
+/// Writes an empty store.
+fn make(path: &Path, operator_key: &Secret<32>) -> Result<(), Fault> {
+    create_private(path).map_err(|error| file_error(path, &error))?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    configure(&connection)?;
+    let mut store_id = StoreId::default();
+    sealed::random(&mut store_id)?;
+    let mut proof = Vec::new();
+    sealed::seal(operator_key, &Nonces::draw(1)?.next()?, &store_id, Place::Proof, &[], &mut proof);
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO store (id, store_id, proof, folded) VALUES (1, ?1, ?2, 0)", params![store_id, proof])?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error.into())
+}
+
+/// Makes a file that others may not read. SQLite gives its log the same rights.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// Makes a new name outlive a power cut. Only Unix has a way to.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Opens a file that exists. Nothing is read or written.
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // Whoever has the file keeps it: waiting is of no use.
+    connection.busy_timeout(std::time::Duration::ZERO)?;
+    // Before the first read, so that the log's index needs no shared memory.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    rusqlite::vtab::array::load_module(&connection)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Write-ahead logging, durable and exclusive.
+fn configure(connection: &Connection) -> Result<(), Fault> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Error::Store(format!("SQLite logs in mode {mode} here, not ahead of writing: use a local disk")).into());
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_BYTES / PAGE_BYTES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // Takes the lock that is then never given back.
+    connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
+    Ok(())
+}
+
+/// Copies the log back into the database and empties it.
+fn checkpoint(connection: &Connection) -> Result<(), Fault> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy { Err(Error::Store("another connection reads the store's file: stop it".into()).into()) } else { Ok(()) }
+}
+
+fn set_folded(connection: &Connection, sequence: u64) -> Result<(), Fault> {
+    connection.prepare_cached("UPDATE store SET folded = ?1")?.execute([sequence as i64])?;
+    Ok(())
+}
+
+/// Removes blocks that are folded.
+fn sweep(connection: &Connection, sequence: u64) -> Result<(), Fault> {
+    connection.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([sequence as i64])?;
+    Ok(())
+}
+
+/// The first and the last key that begins so.
+fn bounds(prefix: &[u8]) -> [[u8; 21]; 2] {
+    [0, 255].map(|filling| {
+        let mut key = [filling; 21];
+        key[..prefix.len()].copy_from_slice(prefix);
+        key
+    })
+}
+
+/// The account, length and content of the section that `block` begins with.
+fn section(block: &[u8]) -> Option<(u32, usize, &[u8])> {
+    let (account, rest) = block.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    Some((u32::from_be_bytes(*account), length, rest.get(..length)?))
+}
+
+fn longest_body(changes: &Changes) -> usize {
+    changes.iter().filter_map(|(_, body)| body).map(<[u8]>::len).max().unwrap_or(0)
+}
+
+/// kind ‖ tag ‖ length ‖ body, or kind with [`DELETED`] ‖ tag.
+fn put_change(block: &mut Vec<u8>, key: Key, change: Change, bytes: &[u8]) {
+    let Change::Put { start, end } = change else {
+        block.push(key.kind as u8 | DELETED);
+        block.extend_from_slice(&key.tag);
+        return;
+    };
+    block.push(key.kind as u8);
+    block.extend_from_slice(&key.tag);
+    let mut length = end - start;
+    while length >= 0x80 {
+        block.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    block.push(length as u8);
+    block.extend_from_slice(&bytes[start..end]);
+}
+
+/// What [`put_change`] wrote.
+fn take_change<'a>(account: u32, bytes: &mut &'a [u8]) -> Option<(Key, Option<&'a [u8]>)> {
+    let (&kind, rest) = bytes.split_first()?;
+    let (&tag, mut rest) = rest.split_first_chunk()?;
+    let key = Key { account, kind: Kind::of_number(kind & !DELETED)?, tag };
+    if kind & DELETED != 0 {
+        *bytes = rest;
+        return Some((key, None));
+    }
+    let mut length = 0;
+    for shift in (0..35).step_by(7) {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            let (body, after) = rest.split_at_checked(length)?;
+            *bytes = after;
+            return Some((key, Some(body)));
+        }
+    }
+    None
+}
+
+fn check_version(number: i32, name: &str) -> Result<(), Error> {
+    if number < OLDEST_SQLITE {
+        let text = format!("SQLite {name} can lose commits: build with the bundled one, or 3.51.3 or newer");
+        return Err(Error::Store(text));
+    }
+    Ok(())
+}
+
+/// Why something was not done, before it is said in a line.
+enum Fault {
+    Sqlite(rusqlite::Error),
+    Said(Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Said(error)
+    }
+}
+
+impl Fault {
+    /// Whether a commit that failed so may be on the disk all the same.
+    fn leaves_the_disk_unknown(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
+    }
+
+    fn explain(self, path: &Path) -> Error {
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::Said(error) => return error,
+        };
+        let text = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "is open in another process (or twice in this one): a store has one owner, so close it there first"
+            }
+            Some(ErrorCode::NotADatabase) => "is not an interlane store: name another file, or restore it from a backup",
+            Some(ErrorCode::DatabaseCorrupt) => return damaged(path),
+            Some(ErrorCode::ReadOnly) => "is read-only: make it and its folder writable for this user",
+            Some(ErrorCode::PermissionDenied) => "may not be opened by this user: change its rights",
+            Some(ErrorCode::DiskFull) => "has no room on its disk: free some and call again; nothing was written",
+            Some(ErrorCode::CannotOpen) => {
+                "cannot be opened: see that it is a file and that this user may write to it and make files beside it"
+            }
+            Some(ErrorCode::SystemIoFailure) => {
+                return said(path, &format!("is on a disk that fails ({error}): see to the disk, then open it again"));
+            }
+            Some(ErrorCode::TooBig) => "cannot take a row of over 10^9 bytes; nothing was written",
+            Some(ErrorCode::OutOfMemory) => "needs more memory than there is; nothing was written",
+            // A column of another type than ours, or text that is not UTF-8.
+            None => return damaged(path),
+            Some(_) => return said(path, &format!("was refused by SQLite ({error}): restore it from a backup")),
+        };
+        said(path, text)
+    }
+}
+
+/// One line about the file, whatever is in its name.
+fn said(path: &Path, text: &str) -> Error {
+    Error::Store(format!("{} {text}", path.display()).replace(['\n', '\r'], " "))
+}
+
+fn damaged(path: &Path) -> Error {
+    said(path, "is damaged or cut short: restore it from a backup")
+}
+
+fn file_error(path: &Path, error: &io::Error) -> Error {
+    said(path, &format!("cannot be opened: {error}"))
+}
+
+/// The file of this name and something more.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

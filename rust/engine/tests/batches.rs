@@ -1,0 +1,204 @@
+//! A batch equals its rows one at a time, in order: for any split, any thread count, any mixture of accounts.
+
+use interlane::{AccountId, Bundle, Engine, Kind, Location, Options, Packed, Rows, Status, Upload};
+use interlane_lanes::Backend;
+
+fn engine(threads: usize) -> Engine {
+    Engine::open(Options {
+        location: Location::Memory,
+        threads,
+        backend: Backend::detect().unwrap(),
+        refuse_identity_changes: false,
+        padding: false,
+        seed: Some([7; 32]),
+    })
+    .unwrap()
+}
+
+/// Numbers that look random (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+fn pack(rows: &[Vec<u8>]) -> (Vec<u8>, Vec<i64>) {
+    let mut offsets = vec![0];
+    let mut data = Vec::new();
+    for row in rows {
+        data.extend_from_slice(row);
+        offsets.push(data.len() as i64);
+    }
+    (data, offsets)
+}
+
+fn row(rows: &Rows, i: usize) -> &[u8] {
+    &rows.data[rows.offsets[i] as usize..rows.offsets[i + 1] as usize]
+}
+
+fn bundle(upload: &Upload, one_time: Option<usize>) -> Bundle {
+    let (id, key, signature) = upload.signed_prekey;
+    Bundle {
+        registration_id: upload.registration_id,
+        identity: upload.identity.to_vec(),
+        signed_prekey_id: id,
+        signed_prekey: key.to_vec(),
+        signature: signature.to_vec(),
+        one_time: one_time.map(|at| (upload.one_time[at].0, upload.one_time[at].1.to_vec())),
+    }
+}
+
+/// One row of a call, and what came of it.
+type Done = (u8, u8, u8, Vec<u8>);
+
+/// A call of many rows, made in pieces of `split` rows.
+fn in_pieces(n: usize, split: usize, mut call: impl FnMut(std::ops::Range<usize>) -> Rows) -> Vec<Done> {
+    let mut done = Vec::new();
+    let mut start = 0;
+    while start < n {
+        let end = (start + split).min(n);
+        let rows = call(start..end);
+        for i in 0..end - start {
+            done.push((rows.status[i], rows.kinds[i], rows.events[i], row(&rows, i).to_vec()));
+        }
+        start = end;
+    }
+    done
+}
+
+/// A history of three accounts that write to each other over a bad network; everything that came out of it.
+fn history(seed: u64, threads: usize, split: usize) -> Vec<Done> {
+    let engine = engine(threads);
+    let mut dice = Dice(seed);
+    let names = ["a", "b", "c"];
+    let accounts: Vec<AccountId> = names.iter().map(|name| engine.create_account(name).unwrap()).collect();
+    let uploads: Vec<Upload> = accounts.iter().map(|&id| engine.prekeys(id, 8, false).unwrap()).collect();
+    let pairs = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)];
+    let handles: Vec<u64> =
+        pairs.iter().map(|&(from, to)| engine.sessions(&[accounts[from]], &[names[to]]).unwrap()[0]).collect();
+    let mut log = Vec::new();
+    let mut in_flight: Vec<(usize, u8, Vec<u8>)> = Vec::new();
+    for round in 0..12 {
+        // Some start sessions, at times both ends at once, at times with one prekey for two.
+        let starting: Vec<usize> = (0..dice.below(4)).map(|_| dice.below(pairs.len())).collect();
+        let bundles: Vec<Bundle> = starting
+            .iter()
+            .map(|&pair| {
+                let one_time = (dice.below(3) > 0).then(|| dice.below(8));
+                bundle(&uploads[pairs[pair].1], one_time)
+            })
+            .collect();
+        let started: Vec<u64> = starting.iter().map(|&pair| handles[pair]).collect();
+        log.extend(in_pieces(starting.len(), split, |part| {
+            engine.start_sessions(&started[part.clone()], &bundles[part]).unwrap()
+        }));
+        // Many rows, several for one session.
+        let sending: Vec<usize> = (0..dice.below(90)).map(|_| dice.below(pairs.len())).collect();
+        let texts: Vec<Vec<u8>> = sending.iter().map(|_| vec![round as u8; dice.below(100)]).collect();
+        let senders: Vec<u64> = sending.iter().map(|&pair| handles[pair]).collect();
+        let sent = in_pieces(sending.len(), split, |part| {
+            let (data, offsets) = pack(&texts[part.clone()]);
+            engine.encrypt(&senders[part], Packed::new(&data, &offsets).unwrap()).unwrap()
+        });
+        for (&pair, (status, kind, _, frame)) in sending.iter().zip(&sent) {
+            if *status == Status::Ok as u8 {
+                // Loss, duplicates, damage.
+                match dice.below(10) {
+                    0 => {}
+                    1 => in_flight.extend([(pair, *kind, frame.clone()), (pair, *kind, frame.clone())]),
+                    2 => {
+                        let mut damaged = frame.clone();
+                        let at = dice.below(damaged.len());
+                        damaged[at] ^= 1 << dice.below(8);
+                        in_flight.extend([(pair, *kind, damaged), (pair, *kind, frame.clone())]);
+                    }
+                    _ => in_flight.push((pair, *kind, frame.clone())),
+                }
+            }
+        }
+        log.extend(sent);
+        for i in (1..in_flight.len()).rev() {
+            if dice.below(3) == 0 {
+                in_flight.swap(i, dice.below(i));
+            }
+        }
+        let arriving: Vec<_> = in_flight.drain(..dice.below(in_flight.len() + 1)).collect();
+        let receivers: Vec<u64> = arriving.iter().map(|&(pair, ..)| handles[pair ^ 1]).collect();
+        let kinds: Vec<u8> = arriving.iter().map(|&(_, kind, _)| kind).collect();
+        let frames: Vec<Vec<u8>> = arriving.into_iter().map(|(.., frame)| frame).collect();
+        log.extend(in_pieces(frames.len(), split, |part| {
+            let (data, offsets) = pack(&frames[part.clone()]);
+            let packed = Packed::new(&data, &offsets).unwrap();
+            engine.decrypt(&receivers[part.clone()], &kinds[part], packed).unwrap()
+        }));
+    }
+    for id in accounts {
+        let info = engine.account_info(id).unwrap();
+        let mut peers: Vec<String> = engine.peers(id).unwrap().iter().map(|peer| format!("{peer:?}")).collect();
+        peers.sort();
+        log.push((0, 0, 0, format!("{} {peers:?}", info.stock).into_bytes()));
+    }
+    log
+}
+
+#[test]
+fn any_split_and_any_thread_count_give_the_same() {
+    for seed in 0..12 {
+        let alone = history(seed, 1, 1);
+        let opened = alone.iter().filter(|(status, ..)| *status == Status::Ok as u8).count();
+        assert!(opened > 100, "a history in which something happens: {opened}");
+        for (threads, split) in [(1, 1000), (3, 1000), (2, 7), (1, 16)] {
+            let together = history(seed, threads, split);
+            for (i, (a, b)) in alone.iter().zip(&together).enumerate() {
+                assert_eq!(a, b, "seed {seed}, {threads} threads, split {split}, event {i}");
+            }
+            assert_eq!(alone.len(), together.len());
+        }
+    }
+}
+
+#[test]
+fn every_status_occurs_in_the_histories() {
+    let mut seen = [0; 12];
+    for seed in 0..12 {
+        for (status, ..) in history(seed, 2, 1000) {
+            seen[status as usize] += 1;
+        }
+    }
+    for status in [Status::Ok, Status::NoSession, Status::Duplicate, Status::Invalid, Status::NoPrekey] {
+        assert!(seen[status as usize] > 0, "{status:?} never occurred: {seen:?}");
+    }
+}
+
+#[test]
+fn threads_share_a_session_without_losing_a_message() {
+    let engine = engine(2);
+    let [a, b] = ["a", "b"].map(|name| engine.create_account(name).unwrap());
+    let upload = engine.prekeys(b, 1, false).unwrap();
+    let to = engine.sessions(&[a], &["b"]).unwrap()[0];
+    let from = engine.sessions(&[b], &["a"]).unwrap()[0];
+    assert_eq!(engine.start_sessions(&[to], &[bundle(&upload, Some(0))]).unwrap().status, [0]);
+    let frames = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let sent = engine.encrypt(&[to; 3], Packed::new(b"xyz", &[0, 1, 2, 3]).unwrap()).unwrap();
+                    let mut frames = frames.lock().unwrap();
+                    frames.extend((0..3).map(|i| row(&sent, i).to_vec()));
+                }
+            });
+        }
+    });
+    let (data, offsets) = pack(&frames.into_inner().unwrap());
+    let kinds = [Kind::PrekeyMessage as u8; 600];
+    let got = engine.decrypt(&[from; 600], &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
+    assert!(got.status.iter().all(|&status| status == 0), "{:?}", got.status);
+    assert_eq!(got.data.len(), 600);
+}

@@ -1,0 +1,123 @@
+//! HMAC-SHA256 (RFC 2104 §2; FIPS 198-1 §4).
+//!
+//! With a key `K` of at most a block, filled up with zeros to the 64 bytes of one,
+//!
+//! ```text
+//! HMAC(K, M) = H((K ⊕ opad) ‖ H((K ⊕ ipad) ‖ M))     ipad = 36…36, opad = 5c…5c
+//! ```
+//!
+//! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
+
+use super::sha256::{Half, Message, State, absorb, behind, last_block, splat, start, to_memory};
+use super::{rows, wipe};
+use crate::isa::{Isa, Kernel, TILE};
+
+/// The code of `head ‖ tail` under a key of each row's own.
+pub struct Hmac<'a> {
+    /// The keys.
+    pub keys: &'a [[u8; 32]],
+    /// The first part of each message.
+    pub heads: &'a [&'a [u8]],
+    /// The second part of each message.
+    pub tails: &'a [&'a [u8]],
+    /// The codes.
+    pub out: &'a mut [[u8; 32]],
+}
+
+impl Kernel for Hmac<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let n = rows([self.keys.len(), self.heads.len(), self.tails.len(), self.out.len()]);
+        let mut keyed = Keyed::new(isa);
+        let mut halves = [[isa.splat(0); 8]; TILE];
+        let mut blocks = [[0; 64]; TILE];
+        for at in (0..n).step_by(TILE) {
+            let tile = at..n.min(at + TILE);
+            let count = tile.len();
+            let mut messages = [Message::EMPTY; TILE];
+            for (lane, row) in tile.clone().enumerate() {
+                messages[lane] = Message { head: self.heads[row], tail: self.tails[row], before: 64 };
+            }
+            load_tile(isa, &self.keys[tile.clone()], &mut halves);
+            keyed.set(isa, &halves, count);
+            absorb(isa, &mut keyed.inner, &messages[..count], &mut blocks);
+            for (group, out) in self.out[tile].chunks_mut(I::WIDTH).enumerate() {
+                isa.store(&finish(isa, &keyed.inner[group], &keyed.outer[group]), out, 0);
+            }
+        }
+        keyed.wipe(isa);
+        wipe(&mut halves, [isa.splat(0); 8]);
+        wipe(&mut blocks, [0; 64]);
+    }
+}
+
+const IPAD: u32 = 0x36363636;
+const OPAD: u32 = 0x5c5c5c5c;
+
+/// A digest is a message of one block behind one block.
+const DIGEST: [u8; 64] = last_block(&[0; 32], 64);
+
+/// HMAC with the keys of a tile absorbed.
+pub(super) struct Keyed<I: Isa> {
+    pub(super) inner: [State<I>; TILE],
+    pub(super) outer: [State<I>; TILE],
+}
+
+impl<I: Isa> Keyed<I> {
+    #[inline(always)]
+    pub(super) fn new(isa: I) -> Self {
+        Self { inner: [start(isa); TILE], outer: [start(isa); TILE] }
+    }
+
+    /// Takes the keys of `count` rows.
+    #[inline(always)]
+    pub(super) fn set(&mut self, isa: I, keys: &[Half<I>; TILE], count: usize) {
+        for (group, key) in keys.iter().enumerate().take(count.div_ceil(I::WIDTH)) {
+            self.inner[group] = pad_state(isa, key, IPAD);
+            self.outer[group] = pad_state(isa, key, OPAD);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn wipe(&mut self, isa: I) {
+        wipe(&mut self.inner, start(isa));
+        wipe(&mut self.outer, start(isa));
+    }
+
+    /// The code of one last block that `block` holds, for the rows of a group.
+    #[inline(always)]
+    pub(super) fn code(&self, isa: I, group: usize, block: &[I::U32; 16]) -> Half<I> {
+        let mut inner = self.inner[group];
+        isa.compress(&mut inner, block);
+        finish(isa, &inner, &self.outer[group])
+    }
+}
+
+#[inline(always)]
+fn pad_state<I: Isa>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
+    let mut block = splat(isa, &[pad; 16]);
+    for i in 0..8 {
+        block[i] = key[i] ^ block[i];
+    }
+    let mut state = start(isa);
+    isa.compress(&mut state, &block);
+    state
+}
+
+/// The outer hash, of the inner one's digest.
+#[inline(always)]
+pub(super) fn finish<I: Isa>(isa: I, inner: &State<I>, outer: &State<I>) -> Half<I> {
+    let mut state = *outer;
+    isa.compress(&mut state, &behind(isa, &to_memory::<I>(inner), &DIGEST));
+    to_memory::<I>(&state)
+}
+
+/// Up to a tile of rows, by groups.
+#[inline(always)]
+pub(super) fn load_tile<I: Isa>(isa: I, rows: &[[u8; 32]], halves: &mut [Half<I>; TILE]) {
+    for (half, rows) in halves.iter_mut().zip(rows.chunks(I::WIDTH)) {
+        *half = isa.load(rows);
+    }
+}

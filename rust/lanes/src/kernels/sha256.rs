@@ -1,0 +1,204 @@
+//! SHA-256 (FIPS 180-4 §5.1.1, §6.2).
+//!
+//! A message `M` of `l` bits is followed by a bit 1, by as few zeros as fill a block but for its last 64 bits, and by `l`
+//! in those. With the blocks `B_1 … B_N` of that, `H_0` the initial value and `f` the compression function of
+//! [`Isa::compress`], the digest is `H_N`, where
+//!
+//! ```text
+//! H_i = f(H_{i−1}, B_i)
+//! ```
+
+use super::{rows, wipe};
+use crate::isa::{Isa, Kernel, Lanes, TILE};
+
+/// The digest of each message.
+#[derive(Debug)]
+pub struct Digest<'a> {
+    /// What is hashed.
+    pub messages: &'a [&'a [u8]],
+    /// The digests.
+    pub out: &'a mut [[u8; 32]],
+}
+
+impl Kernel for Digest<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        rows([self.messages.len(), self.out.len()]);
+        let mut states = [start(isa); TILE];
+        let mut blocks = [[0; 64]; TILE];
+        for (messages, out) in self.messages.chunks(TILE).zip(self.out.chunks_mut(TILE)) {
+            let mut padded = [Message::EMPTY; TILE];
+            for (padded, message) in padded.iter_mut().zip(messages) {
+                *padded = Message { head: &[], tail: message, before: 0 };
+            }
+            states.fill(start(isa));
+            absorb(isa, &mut states, &padded[..messages.len()], &mut blocks);
+            for (state, out) in states.iter().zip(out.chunks_mut(I::WIDTH)) {
+                isa.store(&to_memory::<I>(state), out, 0);
+            }
+        }
+        wipe(&mut states, start(isa));
+        wipe(&mut blocks, [0; 64]);
+    }
+}
+
+/// A chaining value of each row of a group, in numeric order.
+pub(super) type State<I> = [<I as Isa>::U32; 8];
+/// 32 bytes of each row of a group, in memory order.
+pub(super) type Half<I> = [<I as Isa>::U32; 8];
+
+/// `H_0` (FIPS 180-4 §5.3.3).
+const START: [u32; 8] =
+    [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
+
+#[inline(always)]
+pub(super) fn start<I: Isa>(isa: I) -> State<I> {
+    splat(isa, &START)
+}
+
+#[inline(always)]
+pub(super) fn splat<I: Isa, const WORDS: usize>(isa: I, words: &[u32; WORDS]) -> [I::U32; WORDS] {
+    let mut out = [isa.splat(0); WORDS];
+    for i in 0..WORDS {
+        out[i] = isa.splat(words[i]);
+    }
+    out
+}
+
+#[inline(always)]
+pub(super) fn to_memory<I: Isa>(state: &State<I>) -> Half<I> {
+    let mut half = *state;
+    for word in &mut half {
+        *word = word.to_be();
+    }
+    half
+}
+
+/// A block that is the same in every row.
+#[inline(always)]
+pub(super) fn known<I: Isa>(isa: I, bytes: &[u8; 64]) -> [I::U32; 16] {
+    let mut block = [isa.splat(0); 16];
+    for (word, bytes) in block.iter_mut().zip(bytes.as_chunks().0) {
+        *word = isa.splat(u32::from_ne_bytes(*bytes));
+    }
+    block
+}
+
+/// 32 bytes of each row, then the second half of `bytes`, which is the same in every row.
+#[inline(always)]
+pub(super) fn behind<I: Isa>(isa: I, head: &Half<I>, bytes: &[u8; 64]) -> [I::U32; 16] {
+    let mut block = known(isa, bytes);
+    block[..8].copy_from_slice(head);
+    block
+}
+
+/// The last block of a message: `bytes`, then the padding for `before + bytes.len()` bytes in all.
+pub(super) const fn last_block(bytes: &[u8], before: usize) -> [u8; 64] {
+    assert!(bytes.len() <= 55 && before.is_multiple_of(64));
+    let mut block = [0; 64];
+    let mut i = 0;
+    while i < bytes.len() {
+        block[i] = bytes[i];
+        i += 1;
+    }
+    block[i] = 0x80;
+    let bits = (8 * (before + bytes.len()) as u64).to_be_bytes();
+    i = 0;
+    while i < 8 {
+        block[56 + i] = bits[i];
+        i += 1;
+    }
+    block
+}
+
+/// A message in two parts, behind `before` bytes (whole blocks) that are already in the state.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) head: &'a [u8],
+    pub(super) tail: &'a [u8],
+    pub(super) before: usize,
+}
+
+impl Message<'_> {
+    pub(super) const EMPTY: Self = Self { head: &[], tail: &[], before: 0 };
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    /// How many blocks it is with its padding, which is a byte and a 64-bit length at the least.
+    #[inline(always)]
+    pub(super) fn blocks(&self) -> usize {
+        (self.len() + 9).div_ceil(64)
+    }
+
+    /// One of its blocks.
+    #[inline(always)]
+    pub(super) fn write(&self, index: usize, block: &mut [u8; 64]) {
+        let from = 64 * index;
+        // Most blocks of a long message lie inside its tail.
+        if let Some(from) = from.checked_sub(self.head.len())
+            && let Some(bytes) = self.tail.get(from..).and_then(|rest| rest.first_chunk())
+        {
+            *block = *bytes;
+        } else {
+            self.write_edge(index, block);
+        }
+    }
+
+    /// A block where the parts meet or with padding in it.
+    fn write_edge(&self, index: usize, block: &mut [u8; 64]) {
+        *block = [0; 64];
+        let from = 64 * index;
+        for (part, at) in [(self.head, 0), (self.tail, self.head.len()), (&[0x80], self.len())] {
+            let (first, end) = (at.max(from), (at + part.len()).min(from + 64));
+            if first < end {
+                block[first - from..end - from].copy_from_slice(&part[first - at..end - at]);
+            }
+        }
+        if index + 1 == self.blocks() {
+            block[56..].copy_from_slice(&(8 * (self.before + self.len()) as u64).to_be_bytes());
+        }
+    }
+}
+
+/// Takes the messages of a tile into its states. A row's state stands still when its blocks are done.
+#[inline(always)]
+pub(super) fn absorb<I: Isa>(
+    isa: I,
+    states: &mut [State<I>; TILE],
+    messages: &[Message<'_>],
+    blocks: &mut [[u8; 64]; TILE],
+) {
+    let mut counts = [0; TILE];
+    let mut most = 0;
+    for (count, message) in counts.iter_mut().zip(messages) {
+        *count = message.blocks();
+        most = most.max(*count);
+    }
+    for index in 0..most {
+        let groups = messages.chunks(I::WIDTH).zip(counts.chunks(I::WIDTH));
+        for (state, (messages, counts)) in states.iter_mut().zip(groups) {
+            let mut alive = [false; TILE];
+            let mut living = 0;
+            for lane in 0..messages.len() {
+                if index < counts[lane] {
+                    messages[lane].write(index, &mut blocks[lane]);
+                    alive[lane] = true;
+                    living += 1;
+                }
+            }
+            if living == 0 {
+                continue;
+            }
+            let before = *state;
+            isa.compress(state, &isa.load_blocks(&blocks[..messages.len()]));
+            if living < messages.len() {
+                *state = isa.choose(&alive[..messages.len()], state, &before);
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Which backend is taken. The variable is the process's, so each case is a process of its own.
+
+use interlane_lanes::isa::{BACKEND_VARIABLE, Backend};
+use std::process::Command;
+
+/// Runs `shows_what_is_detected` with the variable set or not, and gives what it prints.
+fn detected(value: Option<&str>) -> String {
+    let mut child = Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--exact", "shows_what_is_detected", "--ignored", "--nocapture"]).env_remove(BACKEND_VARIABLE);
+    if let Some(value) = value {
+        child.env(BACKEND_VARIABLE, value);
+    }
+    let output = child.output().expect("a process");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+#[ignore = "a child of the test below"]
+fn shows_what_is_detected() {
+    match Backend::detect() {
+        Ok(backend) => println!("detected {}", backend.name()),
+        Err(error) => println!("refused {error}"),
+    }
+}
+
+#[test]
+fn the_variable_forces_a_backend() {
+    assert!(detected(None).contains(&format!("detected {}", Backend::available()[0].name())));
+    for backend in Backend::available() {
+        assert!(detected(Some(backend.name())).contains(&format!("detected {}", backend.name())));
+    }
+    for wrong in ["warp", "", "Portable"] {
+        let text = detected(Some(wrong));
+        assert!(text.contains("refused") && text.contains(BACKEND_VARIABLE), "{text}");
+        assert!(text.contains(&format!("{wrong:?}")) && text.contains("portable"), "{text}");
+    }
+}
+
+#[test]
+fn every_kernel_has_a_runner() {
+    for backend in Backend::available() {
+        let kernels = backend.kernels();
+        for name in ["sha256", "hmac", "hkdf", "chain", "cbc", "gcm", "chacha20poly1305", "x25519", "xeddsa"] {
+            assert_eq!(kernels.iter().filter(|(kernel, runner)| *kernel == name && !runner.is_empty()).count(), 1);
+        }
+    }
+}

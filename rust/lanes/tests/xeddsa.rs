@@ -1,0 +1,188 @@
+//! What XEdDSA accepts and refuses.
+
+mod backends;
+
+use backends::{Random, Runs};
+use interlane_lanes::kernels::{x25519, xeddsa};
+
+mod everything {
+    use crate::on_everything;
+
+    on_everything!(
+        every_bit_counts,
+        another_key_refuses,
+        s_plus_l_is_accepted_below_two_to_the_253,
+        top_bits_are_refused,
+        the_sign_bit_is_in_about_half,
+        cofactorless,
+        the_nonce_takes_key_message_and_randomness,
+    );
+}
+
+/// The order of the base point, little-endian (RFC 8032 §5.1).
+const L: [u8; 32] = hex_literal::hex!("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+
+fn public(on: &impl Runs, private: [u8; 32]) -> [u8; 32] {
+    let mut out = [[0; 32]];
+    on.run(x25519::PublicKey { scalars: &[private], out: &mut out });
+    out[0]
+}
+
+fn sign(on: &impl Runs, private: [u8; 32], message: &[u8], random: [u8; 64]) -> [u8; 64] {
+    let mut out = [[0; 64]];
+    on.run(xeddsa::Sign { privates: &[private], messages: &[message], randoms: &[random], out: &mut out });
+    out[0]
+}
+
+fn verify(on: &impl Runs, public: [u8; 32], messages: &[&[u8]], signatures: &[[u8; 64]]) -> Vec<bool> {
+    let mut ok = vec![false; messages.len()];
+    on.run(xeddsa::Verify { publics: &vec![public; messages.len()], messages, signatures, ok: &mut ok });
+    ok
+}
+
+/// All flips of a message and of a signature in one call, the honest one among them.
+fn every_bit_counts(on: &impl Runs) {
+    let mut random = Random(20);
+    // Both signs of A.
+    let mut signs = [false; 2];
+    while signs != [true; 2] {
+        let private = random.array();
+        let message = random.bytes(33);
+        let signature = sign(on, private, &message, random.array());
+        signs[usize::from(signature[63] >> 7)] = true;
+
+        let mut signatures = vec![signature];
+        for bit in 0..512 {
+            let mut flipped = signature;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            signatures.push(flipped);
+        }
+        let messages = vec![&message[..]; signatures.len()];
+        let ok = verify(on, public(on, private), &messages, &signatures);
+        assert!(ok[0]);
+        assert_eq!(ok.iter().filter(|ok| **ok).count(), 1);
+
+        let mut messages = vec![message.clone(), message[..32].to_vec(), [&message[..], &[0]].concat()];
+        for bit in 0..8 * 33 {
+            let mut flipped = message.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            messages.push(flipped);
+        }
+        let ok = verify(on, public(on, private), &backends::slices(&messages), &vec![signature; messages.len()]);
+        assert!(ok[0]);
+        assert_eq!(ok.iter().filter(|ok| **ok).count(), 1);
+    }
+}
+
+fn another_key_refuses(on: &impl Runs) {
+    let mut random = Random(21);
+    let signature = sign(on, random.array(), b"message", random.array());
+    for _ in 0..20 {
+        assert_eq!(verify(on, public(on, random.array()), &[b"message"], &[signature]), [false]);
+    }
+    // u = 2 is on the twist, so no key at all.
+    let mut twist = [0; 32];
+    twist[0] = 2;
+    assert_eq!(verify(on, twist, &[b"message"], &[signature]), [false]);
+}
+
+fn plus_l(signature: &[u8; 64]) -> [u8; 64] {
+    let mut out = *signature;
+    let sign = out[63] & 0x80;
+    out[63] &= 0x7f;
+    let mut carry = 0;
+    for (byte, l) in out[32..].iter_mut().zip(L) {
+        let sum = u16::from(*byte) + u16::from(l) + carry;
+        *byte = sum as u8;
+        carry = sum >> 8;
+    }
+    out[63] |= sign;
+    out
+}
+
+/// s < L < 2^252 + 2^125, so s + L is always below 2^253 and s + 2 L is below it for small s alone.
+fn s_plus_l_is_accepted_below_two_to_the_253(on: &impl Runs) {
+    let mut random = Random(22);
+    for _ in 0..20 {
+        let private = random.array();
+        let signature = sign(on, private, b"message", random.array());
+        let (once, twice) = (plus_l(&signature), plus_l(&plus_l(&signature)));
+        assert_eq!(once[63] & 0x60, 0);
+        let ok = verify(on, public(on, private), &[&b"message"[..]; 3], &[signature, once, twice]);
+        assert_eq!(ok, [true, true, twice[63] & 0x60 == 0]);
+    }
+}
+
+fn top_bits_are_refused(on: &impl Runs) {
+    let mut random = Random(23);
+    let private = random.array();
+    let signature = sign(on, private, b"message", random.array());
+    assert_eq!(signature[63] & 0x60, 0);
+    // s + 8 L has the same value mod L, and its top bits set: it is those that are refused.
+    let mut large = signature;
+    for _ in 0..2 {
+        large = plus_l(&large);
+    }
+    assert_ne!(large[63] & 0x60, 0, "2^253 and more");
+    for top in [0x20, 0x40, 0x60] {
+        let mut bad = signature;
+        bad[63] |= top;
+        assert_eq!(verify(on, public(on, private), &[&b"message"[..]; 2], &[bad, large]), [false; 2]);
+    }
+}
+
+fn the_sign_bit_is_in_about_half(on: &impl Runs) {
+    let mut random = Random(24);
+    let privates: Vec<[u8; 32]> = random.arrays(200);
+    let randoms = random.arrays(200);
+    let mut out = vec![[0; 64]; 200];
+    on.run(xeddsa::Sign { privates: &privates, messages: &[&b"message"[..]; 200], randoms: &randoms, out: &mut out });
+    let set = out.iter().filter(|signature| signature[63] & 0x80 != 0).count();
+    assert!((60..140).contains(&set), "{set} of 200");
+    // It is the key's, whatever the message and randomness.
+    for (private, signature) in privates.iter().zip(&out) {
+        let another = sign(on, *private, b"another message", random.array());
+        assert_eq!(another[63] & 0x80, signature[63] & 0x80);
+    }
+}
+
+/// R with a point of order 8 added: 8 s B = 8 R + 8 h A still holds, and is not enough.
+fn cofactorless(on: &impl Runs) {
+    use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION};
+    use sha2::{Digest, Sha512};
+    let mut random = Random(25);
+    let private = random.array();
+    let a = Scalar::from_bytes_mod_order(curve25519_dalek::scalar::clamp_integer(private));
+    let big_a = EdwardsPoint::mul_base(&a).compress();
+    let r = Scalar::from_bytes_mod_order_wide(&random.array());
+    for (torsion, expected) in [(EIGHT_TORSION[0], true), (EIGHT_TORSION[1], false)] {
+        let big_r = (EdwardsPoint::mul_base(&r) + torsion).compress();
+        let digest = Sha512::new().chain_update(big_r.0).chain_update(big_a.0).chain_update(b"message").finalize();
+        let s = r + Scalar::from_bytes_mod_order_wide(&digest.into()) * a;
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&big_r.0);
+        signature[32..].copy_from_slice(s.as_bytes());
+        signature[63] |= big_a.0[31] & 0x80;
+        assert_eq!(verify(on, public(on, private), &[b"message"], &[signature]), [expected]);
+    }
+}
+
+/// The whole of §2 of the scheme by hand, for one signature.
+fn the_nonce_takes_key_message_and_randomness(on: &impl Runs) {
+    use curve25519_dalek::{EdwardsPoint, Scalar, scalar::clamp_integer};
+    use sha2::{Digest, Sha512};
+    let mut random = Random(26);
+    let (private, message, z): ([u8; 32], _, [u8; 64]) =
+        (clamp_integer(random.array()), random.bytes(99), random.array());
+    let mut prefix = [0xff; 32];
+    prefix[0] = 0xfe;
+    let wide = |parts: &[&[u8]]| Scalar::from_bytes_mod_order_wide(&Sha512::digest(parts.concat()).into());
+    let a = Scalar::from_bytes_mod_order(private);
+    let big_a = EdwardsPoint::mul_base(&a).compress().0;
+    let r = wide(&[&prefix, &private, &message, &z]);
+    let big_r = EdwardsPoint::mul_base(&r).compress().0;
+    let s = r + wide(&[&big_r, &big_a, &message]) * a;
+    let mut expected = [big_r, s.to_bytes()].concat();
+    expected[63] |= big_a[31] & 0x80;
+    assert_eq!(sign(on, private, &message, z)[..], expected);
+}
