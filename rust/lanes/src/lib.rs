@@ -1,22 +1,22 @@
 //! One crypto step for many inputs.
 //!
 //! A *kernel* is one step (a hash, a cipher, a curve product) for `n` rows at once: a struct whose fields are its named
-//! arguments, every slice of them with one entry a row. [`isa::Backend::run`] runs it on what this CPU offers.
+//! arguments, every slice of them with one entry a row. [`Backend::run`] runs it on what this CPU offers.
 //!
 //! ```
-//! use interlane_lanes::isa::Backend;
+//! use interlane_lanes::Backend;
 //! use interlane_lanes::kernels::sha256::Digest;
 //!
 //! let mut out = [[0; 32]; 2];
 //! Backend::detect()?.run(Digest { messages: &[b"one", b"another"], out: &mut out });
 //! assert_ne!(out[0], out[1]);
-//! # Ok::<(), interlane_lanes::isa::UnknownBackend>(())
+//! # Ok::<(), interlane_lanes::UnknownBackend>(())
 //! ```
 //!
 //! # Map
 //!
 //! - [`isa`]: instruction sets. What each offers, which of them are here, and the one `match` over them.
-//! - [`kernels`]: the steps, one file for each standard, written once over [`isa::Isa`].
+//! - [`kernels`]: the steps, one file for each standard, written once over [`Isa`].
 //!
 //! # Layer rule
 //!
@@ -28,4 +28,4 @@
 pub mod isa;
 pub mod kernels;
 
-pub use isa::{Backend, TILE};
+pub use isa::{Backend, Isa, Kernel, TILE, UnknownBackend};

@@ -11,7 +11,7 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::engine::Engine;
-use crate::errors::{class_of, malformed};
+use crate::errors::{class_of, malformed, unknown_account};
 use crate::input::{self, call};
 use crate::rows::{self, Rows};
 
@@ -96,8 +96,12 @@ impl Account {
         let inner = &engine.get().inner;
         let id = match call(py, || inner.account(name))? {
             Some(id) => id,
-            None if create => call(py, || inner.create_account(name))?,
-            None => return Err(crate::errors::unknown_account(name)),
+            // Another thread may make it first; then it is there all the same.
+            None if create => call(py, || match inner.create_account(name) {
+                Err(error) => inner.account(name)?.ok_or(error),
+                made => made,
+            })?,
+            None => return Err(unknown_account(name)),
         };
         let info = call(py, || inner.account_info(id))?;
         Ok(Self { engine, id, info, peers: Known::default() })

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::account::Account;
-use crate::errors::{backend, class_of, malformed, unknown_account};
+use crate::errors::{self, class_of, malformed, unknown_account};
 use crate::input::{self, call};
 use crate::rows::{self, Rows};
 
@@ -24,7 +24,8 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, backend_name, seed))]
+    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, backend, seed))]
+    #[allow(clippy::too_many_arguments, reason = "`interlane.open` is the face, where each has its name")]
     fn new(
         py: Python<'_>,
         path: Option<PathBuf>,
@@ -32,7 +33,7 @@ impl Engine {
         threads: Option<usize>,
         refuse_identity_changes: bool,
         padding: bool,
-        backend_name: Option<&str>,
+        backend: Option<&str>,
         seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let location = match (path, key) {
@@ -46,7 +47,7 @@ impl Engine {
             Some(threads) => return Err(malformed("threads", format!("{threads}; give 1 to {MAX_THREADS}"))),
         };
         let seed = seed.map(|seed| input::exactly("_seed", &seed)).transpose()?.map(|seed| *seed);
-        let backend = backend(backend_name)?;
+        let backend = errors::backend(backend)?;
         let options = Options { location, threads, backend, refuse_identity_changes, padding, seed };
         Ok(Self { inner: call(py, || interlane::Engine::open(options))? })
     }
@@ -56,7 +57,7 @@ impl Engine {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         match py.detach(|| self.inner.close()) {
             Ok(()) | Err(interlane::Error::Closed) => Ok(()),
-            Err(error) => Err(crate::errors::raised(error)),
+            Err(error) => Err(errors::raised(error)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use super::{Changes, Key, Kind, Store};
+use super::{Changes, FoundAt, FoundTag, Key, Kind, Store};
 use crate::error::Error;
 
 /// Rows in memory, zeroed when they go.
@@ -63,7 +63,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn load(&mut self, keys: &[Key], found: &mut dyn FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
         self.check_open()?;
         for (i, key) in keys.iter().enumerate() {
             if let Some(body) = self.rows.get(key) {
@@ -73,12 +73,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn scan(
-        &mut self,
-        account: u32,
-        kind: Kind,
-        found: &mut dyn FnMut([u8; 16], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error> {
         self.check_open()?;
         let [first, last] = [[0; 16], [255; 16]].map(|tag| Key { account, kind, tag });
         for (key, body) in self.rows.range(first..=last) {
@@ -133,11 +128,21 @@ mod tests {
         changes.delete(key(account, 2));
         store.commit(changes).unwrap();
         let mut seen = Vec::new();
-        store.scan(account, Kind::Session, &mut |tag, body| Ok(seen.push((tag[0], body.to_vec())))).unwrap();
+        store
+            .scan(account, Kind::Session, &mut |tag, body| {
+                seen.push((tag[0], body.to_vec()));
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(seen, [(1, vec![1]), (3, vec![3])]);
         seen.clear();
         let keys = [key(account, 3), key(account, 2), key(account, 3)];
-        store.load(&keys, &mut |i, body| Ok(seen.push((i as u8, body.to_vec())))).unwrap();
+        store
+            .load(&keys, &mut |i, body| {
+                seen.push((i as u8, body.to_vec()));
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(seen, [(0, vec![3]), (2, vec![3])]);
 
         let mut elsewhere = Changes::default();

@@ -150,6 +150,12 @@ impl Changes {
     }
 }
 
+/// Takes a row that was looked up: the place of its key among those asked for, and its body.
+pub(crate) type FoundAt<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Result<(), Error>;
+
+/// Takes a row of a scan: its tag and its body.
+pub(crate) type FoundTag<'a> = &'a mut dyn FnMut([u8; 16], &[u8]) -> Result<(), Error>;
+
 /// A store has one owner. Its methods are called one at a time.
 pub(crate) trait Store: Send {
     /// Whether what is committed outlives the process. Where not, the engine keeps sessions in memory alone.
@@ -166,15 +172,10 @@ pub(crate) trait Store: Send {
     fn delete_account(&mut self, account: u32) -> Result<(), Error>;
 
     /// Looks up many rows in one query: `found(i, body)` for each of `keys` that exists, in any order.
-    fn load(&mut self, keys: &[Key], found: &mut dyn FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error>;
+    fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error>;
 
     /// Every row of one kind.
-    fn scan(
-        &mut self,
-        account: u32,
-        kind: Kind,
-        found: &mut dyn FnMut([u8; 16], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error>;
+    fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error>;
 
     /// Writes a batch, whole or not at all; durable when it returns.
     fn commit(&mut self, changes: Changes) -> Result<(), Error>;

@@ -66,8 +66,7 @@ impl Place<'_> {
 
 /// Fills `bytes` with the operating system's randomness.
 pub(super) fn random(bytes: &mut [u8]) -> Result<(), Error> {
-    getrandom::fill(bytes)
-        .map_err(|error| Error::Store(format!("the operating system gives no random bytes: {error}")))
+    getrandom::fill(bytes).map_err(|error| Error::Store(format!("the operating system gives no random bytes: {error}")))
 }
 
 /// Nonces for one call, drawn together: a call into the operating system costs more than sealing a row. They do not
@@ -218,9 +217,7 @@ mod tests {
             .encrypt_inout_detached(&XNonce::from(nonce), &data, body.as_mut_slice().into())
             .unwrap();
         assert_eq!(body[..8], [0xbd, 0x6d, 0x17, 0x9d, 0x3e, 0x83, 0xd4, 0x3b]);
-        let expected = [
-            0xc0, 0x87, 0x59, 0x24, 0xc1, 0xc7, 0x98, 0x79, 0x47, 0xde, 0xaf, 0xd8, 0x78, 0x0a, 0xcf, 0x49,
-        ];
+        let expected = [0xc0, 0x87, 0x59, 0x24, 0xc1, 0xc7, 0x98, 0x79, 0x47, 0xde, 0xaf, 0xd8, 0x78, 0x0a, 0xcf, 0x49];
         assert_eq!(<[u8; 16]>::from(tag), expected);
     }
 

@@ -103,9 +103,8 @@ impl Unfolded {
     /// Every row of one account and kind.
     pub(super) fn of(&self, account: u32, kind: Kind) -> impl Iterator<Item = (Key, Newest<'_>)> {
         let head = self.heads.get(&(account, kind)).copied();
-        let places = std::iter::successors(head, |&place| {
-            Some(self.entries[place as usize].next).filter(|&next| next != NONE)
-        });
+        let places =
+            std::iter::successors(head, |&place| Some(self.entries[place as usize].next).filter(|&next| next != NONE));
         places.map(|place| self.entry(place))
     }
 

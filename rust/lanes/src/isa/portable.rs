@@ -119,14 +119,14 @@ impl Isa for Portable {
 
     #[inline(always)]
     fn compress(self, state: &mut [u32; 8], block: &[u32; 16]) {
-        let mut bytes = [0; 64];
-        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(block) {
+        let mut blocks = [[0; 64]];
+        for (bytes, word) in blocks[0].as_chunks_mut().0.iter_mut().zip(block) {
             *bytes = word.to_ne_bytes();
         }
-        compress256(state, &[bytes]);
+        compress256(state, &blocks);
         // The block may have been a key: four stores, too few to measure.
-        bytes = [0; 64];
-        zeroize::optimization_barrier(&bytes);
+        blocks[0] = [0; 64];
+        zeroize::optimization_barrier(&blocks);
     }
 
     #[inline]

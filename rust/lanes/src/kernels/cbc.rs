@@ -15,26 +15,26 @@ use aes::{Aes256Dec, Aes256Enc};
 use cbc::cipher::{BlockModeDecrypt, InnerIvInit};
 
 /// Encrypts each row under a key of its own.
-pub struct Encrypt<'a> {
+pub struct Encrypt<'a, 'r> {
     /// The keys.
     pub keys: &'a [[u8; 32]],
     /// The initialisation vectors.
     pub ivs: &'a [[u8; 16]],
     /// Plaintext, then ciphertext; lengths are multiples of 16 and may differ.
-    pub rows: &'a mut [&'a mut [u8]],
+    pub rows: &'a mut [&'r mut [u8]],
 }
 
 /// Decrypts each row under a key of its own.
-pub struct Decrypt<'a> {
+pub struct Decrypt<'a, 'r> {
     /// The keys.
     pub keys: &'a [[u8; 32]],
     /// The initialisation vectors.
     pub ivs: &'a [[u8; 16]],
     /// Ciphertext, then plaintext; lengths are multiples of 16 and may differ.
-    pub rows: &'a mut [&'a mut [u8]],
+    pub rows: &'a mut [&'r mut [u8]],
 }
 
-impl Kernel for Encrypt<'_> {
+impl Kernel for Encrypt<'_, '_> {
     type Out = ();
 
     #[inline(always)]
@@ -47,7 +47,7 @@ impl Kernel for Encrypt<'_> {
     }
 }
 
-impl Kernel for Decrypt<'_> {
+impl Kernel for Decrypt<'_, '_> {
     type Out = ();
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use super::{aead_open, aead_seal};
 use crate::isa::{Aead, Isa, Kernel};
 
 /// Encrypts each row and appends its tag.
-pub struct Seal<'a> {
+pub struct Seal<'a, 'r> {
     /// The keys.
     pub keys: &'a [[u8; 32]],
     /// The nonces; the same one twice under a key breaks both messages.
@@ -17,11 +17,11 @@ pub struct Seal<'a> {
     /// What the tag covers besides the row.
     pub associated: &'a [&'a [u8]],
     /// Plaintext and 16 bytes of room; then ciphertext and tag.
-    pub rows: &'a mut [&'a mut [u8]],
+    pub rows: &'a mut [&'r mut [u8]],
 }
 
 /// Checks each row's tag and decrypts it.
-pub struct Open<'a> {
+pub struct Open<'a, 'r> {
     /// The keys.
     pub keys: &'a [[u8; 32]],
     /// The nonces.
@@ -29,12 +29,12 @@ pub struct Open<'a> {
     /// What the tag covers besides the row.
     pub associated: &'a [&'a [u8]],
     /// Ciphertext and tag; then plaintext, the tag left behind it. A row that fails is all zero.
-    pub rows: &'a mut [&'a mut [u8]],
+    pub rows: &'a mut [&'r mut [u8]],
     /// Whether the tag was right.
     pub ok: &'a mut [bool],
 }
 
-impl Kernel for Seal<'_> {
+impl Kernel for Seal<'_, '_> {
     type Out = ();
 
     #[inline(always)]
@@ -43,7 +43,7 @@ impl Kernel for Seal<'_> {
     }
 }
 
-impl Kernel for Open<'_> {
+impl Kernel for Open<'_, '_> {
     type Out = ();
 
     #[inline(always)]

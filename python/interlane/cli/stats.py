@@ -1,0 +1,43 @@
+"""`interlane stats` and `interlane backends`: what a store holds, and what this machine runs."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+import interlane
+from interlane.cli.store import StoreOptions, with_store
+from interlane.cli.summary import size
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@with_store
+def stats(store: StoreOptions, as_json: bool) -> None:
+    """Numbers about a store and the engine that opened it."""
+    with store.open() as engine:
+        numbers = engine.stats()
+    if as_json:
+        click.echo(json.dumps(numbers))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in numbers.items():
+        shown = value if isinstance(value, str) else size(value) if name.endswith("_bytes") else f"{value:,}"
+        table.add_row(name.removesuffix("_bytes").replace("_", " "), shown)
+    Console().print(table)
+
+
+@click.command()
+def backends() -> None:
+    """Lists the backends that this build has on this machine; the star is the one in use.
+
+    INTERLANE_BACKEND chooses another one; to ask for one that is absent is an error.
+    """
+    current = interlane.backend()
+    for name in interlane.backends():
+        click.echo(f"{'*' if name == current else ' '} {name}")

@@ -1,0 +1,140 @@
+"""What a relay did, counted while it runs and printed as a table when it ends."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from interlane.cli.events import BadEvent, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from interlane.cli.calls import Answer
+
+LATENCIES_KEPT = 100_000
+BAR_WIDTH = 20
+ERROR = "error"
+
+MEANINGS = {
+    "OK": "done, and durable before its answer left",
+    "NO_SESSION": "no session with this peer: fetch a bundle",
+    "DUPLICATE": "came twice: it was opened before",
+    "TOO_FAR_AHEAD": "more than 2,000 messages are missing before it",
+    "INVALID": "damaged, forged, or not a frame",
+    "UNTRUSTED_IDENTITY": "another identity key than the trusted one",
+    "NO_PREKEY": "names a prekey that is used up",
+    "NO_SENDER_KEY": "no sender key: ask for a distribution",
+    "INVALID_BUNDLE": "a bundle whose signature or key is wrong",
+    "TOO_LONG": "longer than a message can be",
+    "UNKNOWN_HANDLE": "its account is gone",
+    "EXHAUSTED": "the chain is used up: start a new session",
+    ERROR: "no event: the answer says why",
+}
+
+
+@dataclass
+class Tally:
+    """Counts of one run. `answered_before`: lines that earlier runs had answered."""
+
+    answered_before: int = 0
+    repeated: int = 0
+    lines: int = 0
+    seconds: float = 0.0
+    statuses: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    in_doubt: int = 0
+    latencies_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    def answer(self, event: Event | BadEvent, answer: Answer) -> None:
+        self.statuses[answer.get("status", ERROR)] += 1
+        self.kinds[event.event if isinstance(event, Event) else ERROR] += 1
+        self.flags.update(answer.get("events", ()))
+        self.in_doubt += "in_doubt" in answer
+
+    def batch(self, lines: int, seconds: float) -> None:
+        self.lines += lines
+        self.seconds += seconds
+        self.latencies_seconds.append(seconds)
+
+    @property
+    def failed(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status != "OK")
+
+    @property
+    def lines_per_second(self) -> float:
+        """While lines were being handled: waiting for a pipe does not count."""
+        return self.lines / self.seconds if self.seconds else 0.0
+
+    def print(self, stats: Mapping[str, Any]) -> None:
+        console = Console(stderr=True)
+        parts: list[Any] = [self._statuses(), self._facts(stats)] if self.lines else [self._facts(stats)]
+        console.print(Panel(Group(*parts), title="[bold]interlane relay", border_style="cyan", expand=False))
+
+    def _statuses(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("status")
+        table.add_column("rows", justify="right")
+        table.add_column("", width=BAR_WIDTH)
+        table.add_column("meaning", style="dim")
+        order = [*MEANINGS, *(status for status in self.statuses if status not in MEANINGS)]
+        for status in order:
+            if count := self.statuses[status]:
+                colour = "green" if status == "OK" else "red" if status == ERROR else "yellow"
+                bar = "█" * max(1, round(BAR_WIDTH * count / self.lines))
+                table.add_row(Text(status, colour), f"{count:,}", Text(bar, colour), MEANINGS.get(status, ""))
+        return table
+
+    def _facts(self, stats: Mapping[str, Any]) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        table.add_column()
+        if self.answered_before:
+            table.add_row("resumed", f"{self.answered_before:,} lines had their answers already")
+        if self.in_doubt:
+            table.add_row(
+                "in doubt", Text(f"{self.in_doubt:,} frames were opened but lost in a crash", "red")
+            )
+        table.add_row("lines", f"{self.lines:,} handled{_listed(self.kinds)}")
+        if self.flags:
+            table.add_row("events", _listed(self.flags).removeprefix(": "))
+        if self.lines:
+            p50, p99 = percentiles(list(self.latencies_seconds))
+            table.add_row("speed", f"{self.lines_per_second:,.0f} messages/s, every answer synced to disk")
+            table.add_row(
+                "batches", f"{len(self.latencies_seconds):,}: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
+            )
+        table.add_row("engine", f"backend {stats['backend']}, {stats['threads']} threads")
+        store = f"{stats['accounts']} accounts, {stats['sessions']:,} sessions, {size(stats['store_bytes'])}"
+        table.add_row("store", store)
+        return table
+
+
+def percentiles(latencies: Sequence[float]) -> tuple[float, float]:
+    """p50 and p99."""
+    if len(latencies) == 1:
+        return latencies[0], latencies[0]
+    cuts = quantiles(latencies, n=100, method="inclusive")
+    return cuts[49], cuts[98]
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1_024 or unit == "GiB":
+            break
+        count /= 1_024
+    return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ": " + ", ".join(f"{count:,} {name}" for name, count in counts.most_common()) if counts else ""

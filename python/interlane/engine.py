@@ -1,0 +1,238 @@
+"""The engine, its accounts and their groups. The calls that carry rows are the extension module's own
+methods."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+import numpy as np
+
+from . import _native
+from .errors import Error, MalformedCall
+from .keys import operator_key
+from .packed import Fan, Rows
+from .prekeys import Prekey, SignedPrekey, Upload
+from .status import Status
+
+if TYPE_CHECKING:
+    from . import inputs
+
+MEMORY = ":memory:"
+
+
+def open(
+    path: inputs.Path,
+    *,
+    key: inputs.KeySource = None,
+    threads: int | None = None,
+    identity_changes: Literal["accept", "refuse"] = "accept",
+    padding: bool = False,
+    backend: str | None = None,
+    _seed: bytes | None = None,
+) -> Engine:
+    """Opens a store, and makes it where there is none.
+
+    `path` is a file, or ":memory:" for an engine that keeps nothing. A store has one owner: a second opener
+    gets a `StoreError`.
+
+    `key` wraps every account's data key: 32 bytes; "file:PATH" (32 raw bytes or 64 hex digits); "env:NAME"
+    (64 hex digits or base64); or a callable that returns 32 bytes, for a KMS. None takes the environment
+    variable INTERLANE_KEY if it is set, else the file `<path>.key`, which is made together with the store.
+
+    `threads` is the number of workers of one call; None: one a core. `identity_changes`: whether a peer whose
+    identity key changed is accepted with an event, or refused with the status UNTRUSTED_IDENTITY. `padding`
+    adds and removes WhatsApp's message padding. `backend` is a name from `interlane.backends()`; None: the
+    best, or the one that the environment variable INTERLANE_BACKEND names.
+
+    Raises `MalformedCall` for an argument that is wrong, and `StoreError` for a store that is locked,
+    damaged, of a newer version, or not this key's.
+    """
+    if identity_changes not in ("accept", "refuse"):
+        raise MalformedCall(f'identity_changes: {identity_changes!r}; give "accept" or "refuse"')
+    name = os.fsdecode(path)
+    if not name or "://" in name:
+        raise MalformedCall(f'path: {name!r}; give a file\'s path or ":memory:"')
+    store = None if name == MEMORY else Path(name)
+    wrapping = None if store is None else operator_key(key, store)
+    return Engine(store, wrapping, threads, identity_changes == "refuse", padding, backend, _seed)
+
+
+class Engine(_native.Engine):
+    """Sessions of many accounts, in columns. Its methods may be called from several threads; calls on
+    different sessions run in parallel. A context manager: leaving it closes the store.
+
+    `encrypt`, `decrypt`, `start_sessions` and the `group_` methods take handles, one a row, and give `Rows`.
+    """
+
+    __slots__ = ("_distributing",)
+    _distributing: dict[int, RLock]
+
+    def __init__(self, *_: object) -> None:
+        self._distributing = {}
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def account(self, name: str, *, create: bool = False) -> Account:
+        """The account of this name; `create` makes it where there is none.
+
+        Raises `UnknownAccount`.
+        """
+        return Account(self, name, create)
+
+    def import_account(
+        self,
+        name: str,
+        *,
+        identity_private: bytes,
+        registration_id: int,
+        signed_prekeys: Sequence[Mapping[str, Any]],
+        one_time_prekeys: Sequence[Mapping[str, Any]] = (),
+    ) -> Account:
+        """Makes an account of an identity that exists elsewhere, with raw private keys of 32 bytes.
+
+        A signed prekey is a mapping with `id`, `private` and, where it was published, `signature`; the last
+        is the current one. A one-time prekey is a mapping with `id` and `private`. Raises `MalformedCall` if
+        the name is taken or a key or id is wrong.
+        """
+        try:
+            signed = [(prekey["id"], prekey["private"], prekey.get("signature")) for prekey in signed_prekeys]
+            one_time = [(prekey["id"], prekey["private"]) for prekey in one_time_prekeys]
+        except (KeyError, TypeError, AttributeError) as error:
+            # The error names a field or a type, no value.
+            raise MalformedCall(f"prekeys: {error!r}; give mappings with id and private") from None
+        self._import(name, identity_private, registration_id, signed, one_time)
+        return Account(self, name, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What an account knows of a peer."""
+
+    address: str
+    identity: bytes | None
+    """The trusted identity key, 33 bytes."""
+    session: bool
+    """Whether there is a session."""
+    pending: bool
+    """Whether the peer has not answered the session that we started."""
+    archived: int
+    """How many older sessions are kept for late frames."""
+
+
+class Account(_native.Account):
+    """An account of an engine. Peers are named by their addresses; an address names a device."""
+
+    __slots__ = ()
+
+    def prekeys(self, one_time: int = 812, *, rotate: bool = False) -> Upload:
+        """Makes one-time prekeys, and a signed prekey where there is none yet or `rotate` says so (X3DH
+        §3.2)."""
+        registration_id, identity, signed_prekey, prekeys = self._prekeys(one_time, rotate)
+        return Upload(
+            registration_id,
+            identity,
+            SignedPrekey(*signed_prekey),
+            [Prekey(id, public) for id, public in prekeys],
+        )
+
+    def group(self, group_id: str) -> Group:
+        """A group, as this account sees it."""
+        return Group(self, group_id)
+
+    def peers(self) -> list[Peer]:
+        """All peers whose identity this account knows."""
+        return [Peer(*fields) for fields in self._peers()]
+
+
+class Group(_native.Group):
+    """A group as one account sees it: its own sender key, and those of the other members."""
+
+    __slots__ = ()
+
+    def distribute(self) -> bytes:
+        """The distribution message of our sender key, which is made on first use. It is secret: encrypt it
+        pairwise."""
+        return self._single(self.account.engine.group_distribute([self.handle]))
+
+    def rotate(self) -> None:
+        """Drops our sender key: to be done when a member leaves. The next `distribute` makes another."""
+        with self._distributing():
+            self._single(self.account.engine.group_rotate([self.handle]))
+
+    @overload
+    def encrypt(self, plaintexts: inputs.Data, offsets: inputs.Offsets | None = None, /) -> Rows: ...
+    @overload
+    def encrypt(self, plaintexts: inputs.Data, *, offsets: inputs.Offsets) -> Rows: ...
+    @overload
+    def encrypt(
+        self,
+        plaintexts: bytes,
+        devices: Sequence[str],
+        *,
+        wrap: Callable[[bytes], bytes] | None = None,
+    ) -> Fan: ...
+    def encrypt(
+        self,
+        plaintexts: inputs.Data,
+        devices: Sequence[str] | inputs.Offsets | None = None,
+        *,
+        offsets: inputs.Offsets | None = None,
+        wrap: Callable[[bytes], bytes] | None = None,
+    ) -> Rows | Fan:
+        """Encrypts for the group, in one of two ways.
+
+        `encrypt(plaintexts)`: each row with our sender key, which must have been distributed (NO_SENDER_KEY).
+
+        `encrypt(plaintext, devices)`: one plaintext, and our sender key's distribution message, pairwise
+        encrypted, for each device that lacks it. `wrap` makes the pairwise plaintext from the distribution
+        message. A device whose row failed still lacks the key and is served by the next call.
+        """
+        if not isinstance(devices, (list, tuple)):
+            if wrap is not None:
+                raise MalformedCall(
+                    "devices: wrap is for the devices that lack our sender key; give their list"
+                )
+            return self._encrypt(plaintexts, offsets if devices is None else cast("inputs.Offsets", devices))
+        if not isinstance(plaintexts, (bytes, bytearray, memoryview)) or offsets is not None:
+            raise MalformedCall(
+                "plaintexts: with devices there is one message; give it as bytes, without offsets"
+            )
+        account = self.account
+        engine = account.engine
+        with self._distributing():
+            distribution = self.distribute()
+            handles = account.sessions(devices)
+            lacking = np.array(engine._group_lacking(self.handle, handles), dtype=np.bool_)
+            lack = [device for device, lacks in zip(devices, lacking, strict=True) if lacks]
+            handles = handles[lacking]
+            pairwise = distribution if wrap is None or not lack else wrap(distribution)
+            distributions = engine.encrypt(handles, [pairwise] * len(lack))
+            if lack:
+                engine._group_holders(self.handle, handles[distributions.ok])
+            message = self._encrypt([plaintexts], None)
+        return Fan(message, distributions, lack)
+
+    def _distributing(self) -> RLock:
+        """Held while it is decided which devices hold our sender key: a rotation in between would make it
+        untrue."""
+        return self.account.engine._distributing.setdefault(self.handle, RLock())
+
+    def _single(self, rows: Rows) -> bytes:
+        status, _, data, _ = rows[0]
+        if status is not Status.OK:
+            raise Error(
+                f"the sender key of {self!r} is not to be had ({status.name}): open the account again"
+            )
+        return data
