@@ -56,10 +56,12 @@ pub(crate) fn import(argument: &str, object: &Bound<'_, PyAny>, room: usize) -> 
     };
     let wrong = |text: &str| malformed(argument, format!("{}: {text}; give {WANTED}", class_of(object)));
     let pair = export.call0()?;
-    let pair = pair.cast::<PyTuple>().map_err(|_| wrong("no pair of Arrow capsules"))?;
-    let (schema, array) = pair.extract::<(Bound<'_, PyCapsule>, Bound<'_, PyCapsule>)>()?;
-    let schema = schema.pointer_checked(Some(SCHEMA))?.cast::<ArrowSchema>();
-    let array = array.pointer_checked(Some(ARRAY))?.cast::<ArrowArray>();
+    let capsules = || -> PyResult<_> {
+        let (schema, array) = pair.extract::<(Bound<'_, PyCapsule>, Bound<'_, PyCapsule>)>()?;
+        Ok((schema.pointer_checked(Some(SCHEMA))?, array.pointer_checked(Some(ARRAY))?))
+    };
+    let (schema, array) = capsules().map_err(|_| wrong("no pair of Arrow capsules"))?;
+    let (schema, array) = (schema.cast::<ArrowSchema>(), array.cast::<ArrowArray>());
     // SAFETY: capsules of these names hold these structs (the PyCapsule interface), and `pair` keeps them until we are
     // done; nobody else has these capsules.
     let (schema, array) = unsafe { (schema.as_ref(), array.as_ref()) };

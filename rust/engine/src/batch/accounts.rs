@@ -1,6 +1,7 @@
 //! Accounts: an identity with its prekeys.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,9 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::randomness::{Purpose, Randomness, system};
 use super::records;
 use crate::error::Error;
-use crate::limits::{
-    KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS,
-};
+use crate::limits::{KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS};
 use crate::ratchet::{KeyPair, SignedPrekey};
 use crate::secret::{Secret, SecretColumn};
 use crate::store::{Changes, Key, Kind, Store};
@@ -95,11 +94,16 @@ pub(crate) struct Account {
 }
 
 /// Public keys of private ones.
-pub(crate) fn pairs(backend: Backend, privates: Vec<Secret<32>>) -> Vec<KeyPair> {
+pub(crate) fn pairs(backend: Backend, mut privates: Vec<Secret<32>>) -> Vec<KeyPair> {
     let scalars = SecretColumn::copy_of(privates.iter());
     let mut publics = vec![[0; 32]; privates.len()];
     backend.run(PublicKey { scalars: &scalars, out: &mut publics });
-    privates.into_iter().zip(publics).map(|(private, public)| KeyPair { private, public }).collect()
+    privates.iter_mut().zip(publics).map(|(private, public)| KeyPair { private: take(private), public }).collect()
+}
+
+/// The pair of one private key.
+pub(crate) fn pair(backend: Backend, private: Secret<32>) -> KeyPair {
+    take(&mut pairs(backend, vec![private])[0])
 }
 
 fn now() -> u64 {
@@ -133,8 +137,7 @@ impl Account {
         name: &str,
         randomness: &Randomness,
     ) -> Result<Self, Error> {
-        let identity =
-            pairs(backend, vec![randomness.draw(0, Purpose::PrivateKey)]).pop().expect("one pair for one key");
+        let identity = pair(backend, randomness.draw(0, Purpose::PrivateKey));
         let profile = Profile {
             identity,
             registration_id: 1 + randomness.number(0) % 16_380,
@@ -166,11 +169,11 @@ impl Account {
         }
         let next = |ids: &mut dyn Iterator<Item = u32>| ids.max().map_or(1, |id| id + 1);
         let next_ids = NextIds { signed: next(&mut ids.clone()), one_time: next(&mut one_time_ids.clone()) };
-        let identity = pairs(backend, vec![import.identity_private]).pop().expect("one pair for one key");
+        let identity = pair(backend, import.identity_private);
         let made_at = now();
         let mut signed = Vec::new();
         for (id, private, signature) in import.signed_prekeys {
-            let pair = pairs(backend, vec![private]).pop().expect("one pair for one key");
+            let pair = pair(backend, private);
             let signature = match signature {
                 Some(signature) => signature,
                 None => {
@@ -194,8 +197,7 @@ impl Account {
         }
         let (one_time_ids, privates): (Vec<u32>, Vec<Secret<32>>) = import.one_time_prekeys.into_iter().unzip();
         let one_time = pairs(backend, privates);
-        let profile =
-            Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids };
+        let profile = Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids };
         let id = store.create_account(name, &mut |account| {
             let mut changes = Changes::default();
             records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &profile);
@@ -288,10 +290,10 @@ impl Account {
         let randomness = randomness(first_one_time + one_time as usize)?;
         let privates =
             (0..first_one_time + one_time as usize).map(|row| randomness.draw(row, Purpose::PrivateKey)).collect();
-        let mut made = pairs(backend, privates);
-        let one_time_pairs = made.split_off(first_one_time);
+        let made = pairs(backend, privates);
+        let (made, one_time_pairs) = made.split_at(first_one_time);
         let mut changes = Changes::default();
-        if let Some(pair) = made.pop() {
+        if let Some(pair) = made.first().map(KeyPair::duplicate) {
             let signature = sign(backend, &self.identity, &pair.public, &randomness.signature(0));
             let prekey = SignedPrekey { id: next.signed, pair, signature, made_at };
             next.signed += 1;
@@ -302,7 +304,7 @@ impl Account {
             changes.delete(self.key(Kind::SignedPrekey, prekey_tag(id)));
         }
         let mut upload = Vec::with_capacity(one_time_pairs.len());
-        for pair in &one_time_pairs {
+        for pair in one_time_pairs {
             records::put(&mut changes, self.key(Kind::OneTimePrekey, prekey_tag(next.one_time)), pair);
             upload.push((next.one_time, public_key(&pair.public)));
             next.one_time += 1;

@@ -1,6 +1,7 @@
 //! All sessions, in columns: one field of 256 sessions beside another, so that a batch touches what it needs and a
 //! million idle sessions cost little. A page never moves: no copy of a key is left behind by a growing vector.
 
+use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -49,7 +50,7 @@ struct Cold {
 /// What most sessions do not have.
 #[derive(Default)]
 struct Rest {
-    older: Vec<ReceivingChain>,
+    older: Vec<Box<ReceivingChain>>,
     skipped: SkippedKeys,
     archived: Archive,
 }
@@ -175,18 +176,18 @@ impl Page {
         };
         let mut receiving = Vec::new();
         if self.has_receiving[i] {
-            receiving.push(ReceivingChain {
+            receiving.push(Box::new(ReceivingChain {
                 ratchet_key: self.receiving_ratchet[i],
                 chain: ChainKey { key: self.receiving_key[i].duplicate(), index: self.receiving_index[i] },
                 skipped: cold.rest.as_ref().map(|rest| rest.skipped.duplicate()).unwrap_or_default(),
-            });
+            }));
         }
         let mut archived = Archive::new();
         if let Some(rest) = &cold.rest {
-            receiving.extend(rest.older.iter().map(ReceivingChain::duplicate));
+            receiving.extend(rest.older.iter().map(|chain| chain.duplicate()));
             archived.clone_from(&rest.archived);
         }
-        let current = Session {
+        let current = Box::new(Session {
             base_key: cold.base_key,
             their_identity: self.session_identity(i, cold),
             root: cold.root.duplicate(),
@@ -195,7 +196,7 @@ impl Page {
             previous_counter: self.previous_counter[i],
             receiving,
             pending: cold.pending,
-        };
+        });
         Peer { identity, current: Some(current), archived }
     }
 
@@ -208,27 +209,27 @@ impl Page {
         self.sending_key[i] = Secret::default();
         self.receiving_key[i] = Secret::default();
         self.cold[i] = None;
-        let Some(session) = peer.current else { return };
+        let Some(mut session) = peer.current else { return };
         self.presence[i] = Presence::Session;
-        self.set_sending(i, session.sending);
+        self.set_sending(i, take(&mut session.sending));
         self.previous_counter[i] = session.previous_counter;
         self.ratchet_public[i] = session.ratchet.public;
         let mut rest = Rest { archived: peer.archived, ..Rest::default() };
-        let mut receiving = session.receiving;
+        let mut receiving = take(&mut session.receiving);
         if !receiving.is_empty() {
-            let newest = receiving.remove(0);
+            let mut newest = receiving.remove(0);
             self.has_receiving[i] = true;
             self.receiving_ratchet[i] = newest.ratchet_key;
-            self.set_receiving(i, newest.chain);
-            rest.skipped = newest.skipped;
+            self.set_receiving(i, take(&mut newest.chain));
+            rest.skipped = take(&mut newest.skipped);
             receiving.shrink_to_fit();
             rest.older = receiving;
         }
         let plain = rest.older.is_empty() && rest.skipped.is_empty() && rest.archived.is_empty();
         let differs = Some(session.their_identity) != peer.identity;
         self.cold[i] = Some(Box::new(Cold {
-            root: session.root,
-            ratchet_private: session.ratchet.private,
+            root: take(&mut session.root),
+            ratchet_private: take(&mut session.ratchet.private),
             base_key: session.base_key,
             pending: session.pending,
             other_identity: differs.then(|| Box::new(session.their_identity)),

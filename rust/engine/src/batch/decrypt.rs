@@ -5,6 +5,7 @@
 //! Nothing is advanced in place: a frame that does not verify has touched only copies.
 
 use std::collections::{HashMap, HashSet};
+use std::mem::take;
 
 use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
@@ -26,7 +27,7 @@ use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{PrekeyMessage, SignalMessage, strip_block_padding};
 
 /// One-time prekeys that the call's frames name, as the store has them: (account, id).
-pub(super) type Stock = HashMap<(u32, u32), KeyPair>;
+pub(super) type Stock = HashMap<(u32, u32), Box<KeyPair>>;
 
 /// A call's frames, and what they need.
 #[derive(Clone, Copy)]
@@ -100,7 +101,7 @@ enum Candidate {
 struct Attempt<'a> {
     trial: Trial<'a>,
     on: Candidate,
-    session: Session,
+    session: Box<Session>,
     place: Place,
     /// The frame brought a new ratchet key.
     turned: bool,
@@ -109,7 +110,7 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(trial: Trial<'a>, on: Candidate, session: Session, place: Place) -> Self {
+    fn new(trial: Trial<'a>, on: Candidate, session: Box<Session>, place: Place) -> Self {
         let turned = matches!(place, Place::NewChain { .. });
         Self { trial, on, session, place, turned, seed: Secret::default(), failed: false }
     }
@@ -317,7 +318,14 @@ impl<'a> Run<'a> {
                 continue;
             };
             let receiver = self.receivers.len();
-            self.receivers.push(Receiver { slot: entry.slot, key, account, peer, dirty: Dirty::default(), next_wave: 0 });
+            self.receivers.push(Receiver {
+                slot: entry.slot,
+                key,
+                account,
+                peer,
+                dirty: Dirty::default(),
+                next_wave: 0,
+            });
             for row in plan.rows_of(entry) {
                 let frame = frames.row(row as usize);
                 let parsed = if kinds[row as usize] == Kind::PrekeyMessage as u8 {
@@ -367,11 +375,12 @@ impl<'a> Run<'a> {
         }
         self.respond(strangers, &mut attempts);
         while !attempts.is_empty() {
+            let opened = self.open_attempts(&mut attempts);
             let mut again = Vec::new();
-            for attempt in self.open_attempts(attempts) {
-                match attempt {
-                    Ok((attempt, start, len)) => self.accept(attempt, start, len),
-                    Err(trial) => self.attempt(trial, &mut again),
+            for (attempt, at) in attempts.into_iter().zip(opened) {
+                match at {
+                    Some((start, len)) => self.accept(attempt, start, len),
+                    None => self.attempt(attempt.trial, &mut again),
                 }
             }
             attempts = again;
@@ -384,7 +393,7 @@ impl<'a> Run<'a> {
             let on = trial.candidate;
             let receiver = &self.receivers[trial.receiver];
             let session = match on {
-                Candidate::Current => receiver.peer.current.as_ref(),
+                Candidate::Current => receiver.peer.current.as_deref(),
                 Candidate::Archived(at) => receiver.peer.archived.get(at).map(AsRef::as_ref),
                 Candidate::New | Candidate::None => None,
             };
@@ -462,17 +471,18 @@ impl<'a> Run<'a> {
                 self.fail(trial.row, Status::Invalid);
             }
         }
-        for ((mut trial, first, signed), (root, sending)) in agreed.into_iter().zip(first_roots(backend, &materials)) {
-            let session = Session {
+        let mut roots = first_roots(backend, &materials);
+        for ((mut trial, first, signed), (root, sending)) in agreed.into_iter().zip(&mut roots) {
+            let session = Box::new(Session {
                 base_key: first.base_key,
                 their_identity: first.identity,
-                root,
+                root: take(root),
                 ratchet: signed.pair.duplicate(),
-                sending,
+                sending: take(sending),
                 previous_counter: 0,
                 receiving: Vec::new(),
                 pending: None,
-            };
+            });
             trial.candidate = Candidate::None;
             match session.place(&trial.message) {
                 Ok(place) => attempts.push(Attempt::new(trial, Candidate::New, session, place)),
@@ -481,14 +491,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Opens frames on their copies of sessions. Gives the frame back where it is not authentic there.
-    #[expect(clippy::type_complexity, reason = "the two ends of an attempt, used once")]
-    fn open_attempts(
-        &mut self,
-        mut attempts: Vec<Attempt<'a>>,
-    ) -> Vec<Result<(Attempt<'a>, usize, usize), Trial<'a>>> {
-        self.receive_ratchets(&mut attempts);
-        self.advance(&mut attempts);
+    /// Opens frames on their copies of sessions. Gives where each plaintext is; `None` for a frame that is not
+    /// authentic there.
+    fn open_attempts(&mut self, attempts: &mut [Attempt<'a>]) -> Vec<Option<(usize, usize)>> {
+        self.receive_ratchets(attempts);
+        self.advance(attempts);
         let mut at: Vec<Option<(usize, usize)>> = Vec::with_capacity(attempts.len());
         let mut seeds = tile::column::<32>();
         for tile in attempts.chunks(TILE) {
@@ -508,15 +515,8 @@ impl<'a> Run<'a> {
             }
             attempt.failed = at.is_none();
         }
-        self.send_ratchets(&mut attempts);
-        attempts
-            .into_iter()
-            .zip(at)
-            .map(|(attempt, at)| match at {
-                Some((start, len)) => Ok((attempt, start, len)),
-                None => Err(attempt.trial),
-            })
-            .collect()
+        self.send_ratchets(attempts);
+        at
     }
 
     /// New ratchet keys: the first half of a turn, which gives the receiving chain.
@@ -535,10 +535,10 @@ impl<'a> Run<'a> {
             steps.push((attempt.session.root.duplicate(), shared.unwrap_or(&[0; 32])));
         }
         let steps: Vec<_> = steps.iter().map(|(root, shared)| (root, *shared)).collect();
-        let results = root_steps(backend, &steps);
-        for (attempt, (root, chain)) in attempts.iter_mut().filter(turning).zip(results) {
-            attempt.session.root = root;
-            attempt.session.begin_receiving(attempt.trial.message.ratchet_key, chain);
+        let mut results = root_steps(backend, &steps);
+        for (attempt, (root, chain)) in attempts.iter_mut().filter(turning).zip(&mut results) {
+            attempt.session.root = take(root);
+            attempt.session.begin_receiving(attempt.trial.message.ratchet_key, take(chain));
         }
     }
 
@@ -589,7 +589,7 @@ impl<'a> Run<'a> {
             .iter()
             .map(|attempt| self.incoming.randomness.draw(attempt.trial.row as usize, Purpose::RatchetKey))
             .collect();
-        let fresh = pairs(backend, privates);
+        let mut fresh = pairs(backend, privates);
         let mut agreements = Agreements::with_capacity(turning.len());
         for (attempt, pair) in turning.iter().zip(&fresh) {
             agreements.add(&pair.private, &attempt.trial.message.ratchet_key);
@@ -600,10 +600,10 @@ impl<'a> Run<'a> {
             .zip(shared.iter())
             .map(|(attempt, shared)| (&attempt.session.root, shared.expect("a point of low order was refused before")))
             .collect();
-        let results = root_steps(backend, &steps);
-        for ((attempt, pair), (root, chain)) in turning.iter_mut().zip(fresh).zip(results) {
-            attempt.session.root = root;
-            attempt.session.begin_sending(pair, chain);
+        let mut results = root_steps(backend, &steps);
+        for ((attempt, pair), (root, chain)) in turning.iter_mut().zip(&mut fresh).zip(&mut results) {
+            attempt.session.root = take(root);
+            attempt.session.begin_sending(take(pair), take(chain));
         }
     }
 
@@ -666,7 +666,7 @@ impl<'a> Run<'a> {
 /// The session that a first frame belongs to, and whether it has that session's identity.
 fn known(peer: &Peer, first: &PrekeyMessage<'_>) -> Option<(Candidate, bool)> {
     let same = |session: &Session| session.base_key == first.base_key;
-    if let Some(session) = peer.current.as_ref().filter(|session| same(session)) {
+    if let Some(session) = peer.current.as_deref().filter(|session| same(session)) {
         return Some((Candidate::Current, session.their_identity == first.identity));
     }
     let at = peer.archived.iter().position(|session| same(session))?;

@@ -67,11 +67,11 @@ pub(super) fn seal(
     let seeds = step_chains(engine, &mut senders, &rows);
     let run = Run { engine, accounts: &accounts, senders: &senders, rows: &rows, seeds: &seeds, plaintexts };
     run.write_frames(&mut sealed);
-    for sender in senders {
+    for sender in &mut senders {
         if engine.durable() {
             records::put_sending(&mut sealed.changes, sender.key, &sender.view.ratchet_key, &sender.view.chain);
         }
-        sealed.advanced.push((sender.slot, sender.view.chain));
+        sealed.advanced.push((sender.slot, std::mem::take(&mut sender.view.chain)));
     }
     sealed
 }
@@ -114,9 +114,9 @@ fn gather(
                 outcomes.push(Outcome::failed(row, Status::Exhausted));
                 continue;
             };
-            let message_padding = engine.message_padding(randomness.map(|randomness| {
-                randomness.draw(row as usize, Purpose::Padding).expose()[0]
-            }));
+            let message_padding = engine.message_padding(
+                randomness.map(|randomness| randomness.draw(row as usize, Purpose::Padding).expose()[0]),
+            );
             let padded_len = plaintext.len() + message_padding;
             let ciphertext_len = padded_len + block_padding(padded_len);
             let message_len =
@@ -182,86 +182,87 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-/// Message keys, CBC and MAC, sixteen rows at a time.
-fn write_frames(&self, sealed: &mut Sealed) {
-    let Self { senders, rows, .. } = *self;
-    let mut bytes = vec![0; rows.iter().map(|row| row.frame_len).sum()];
-    let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
-    let mut rest = bytes.as_mut_slice();
-    let mut start = 0;
-    for row in rows {
-        let (frame, behind) = rest.split_at_mut(row.frame_len);
-        frames.push(frame);
-        rest = behind;
-        let pending = senders[row.sender as usize].view.pending.is_some();
-        sealed.outcomes.push(Outcome {
-            row: row.row,
-            status: Status::Ok,
-            kind: if pending { Kind::PrekeyMessage } else { Kind::Message },
-            events: Events::default(),
-            start,
-            len: row.frame_len,
-        });
-        start += row.frame_len;
+    /// Message keys, CBC and MAC, sixteen rows at a time.
+    fn write_frames(&self, sealed: &mut Sealed) {
+        let Self { senders, rows, .. } = *self;
+        let mut bytes = vec![0; rows.iter().map(|row| row.frame_len).sum()];
+        let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
+        let mut rest = bytes.as_mut_slice();
+        let mut start = 0;
+        for row in rows {
+            let (frame, behind) = rest.split_at_mut(row.frame_len);
+            frames.push(frame);
+            rest = behind;
+            let pending = senders[row.sender as usize].view.pending.is_some();
+            sealed.outcomes.push(Outcome {
+                row: row.row,
+                status: Status::Ok,
+                kind: if pending { Kind::PrekeyMessage } else { Kind::Message },
+                events: Events::default(),
+                start,
+                len: row.frame_len,
+            });
+            start += row.frame_len;
+        }
+        // Rows of one tile share their number of MAC blocks as far as may be: no lane waits for another.
+        let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+        order.sort_by_key(|&at| rows[at as usize].message_len.div_ceil(64));
+        for at in order.chunks(TILE) {
+            self.write_tile(at, &mut frames);
+        }
+        sealed.bytes = bytes;
     }
-    // Rows of one tile share their number of MAC blocks as far as may be: no lane waits for another.
-    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-    order.sort_by_key(|&at| rows[at as usize].message_len.div_ceil(64));
-    for at in order.chunks(TILE) {
-        self.write_tile(at, &mut frames);
-    }
-    sealed.bytes = bytes;
-}
 
-fn write_tile(&self, at: &[u32], frames: &mut [&mut [u8]]) {
-    let Self { engine, accounts, senders, rows, seeds, plaintexts } = *self;
-    let n = at.len();
-    let mut tile_seeds = tile::column::<32>();
-    for (lane, &at) in at.iter().enumerate() {
-        tile_seeds[lane] = seeds[at as usize];
+    fn write_tile(&self, at: &[u32], frames: &mut [&mut [u8]]) {
+        let Self { engine, accounts, senders, rows, seeds, plaintexts } = *self;
+        let n = at.len();
+        let mut tile_seeds = tile::column::<32>();
+        for (lane, &at) in at.iter().enumerate() {
+            tile_seeds[lane] = seeds[at as usize];
+        }
+        let keys = tile::message_keys(engine.backend, &tile_seeds[..n]);
+        let mut heads = [[0; 66]; TILE];
+        let mut messages: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+        for (lane, &at) in at.iter().enumerate() {
+            let row = &rows[at as usize];
+            let Sender { account, view, .. } = &senders[row.sender as usize];
+            let account = &accounts[*account];
+            heads[lane] = identities(&account.identity.public, &view.their_identity);
+            let frame = std::mem::take(&mut frames[at as usize]);
+            let front =
+                view.pending.map_or(0, |(pending, base_key)| write_around(account, pending, &base_key, frame, row));
+            let message = &mut frame[front..front + row.message_len];
+            let header = SignalHeader {
+                ratchet_key: &view.ratchet_key,
+                counter: row.counter,
+                previous_counter: view.previous_counter,
+                ciphertext_len: row.ciphertext_len,
+            };
+            let text = header.write(message);
+            let plaintext = plaintexts.row(row.row as usize);
+            let (body, padding) = message[text..text + row.ciphertext_len].split_at_mut(plaintext.len());
+            body.copy_from_slice(plaintext);
+            let (message_padding, block_padding) = padding.split_at_mut(row.message_padding);
+            message_padding.fill(row.message_padding as u8);
+            block_padding.fill(block_padding.len() as u8);
+            messages[lane] = message;
+        }
+        let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+        for ((text, message), &at) in texts.iter_mut().zip(&mut messages).zip(at) {
+            let end = message.len() - MAC_BYTES;
+            *text = &mut message[end - rows[at as usize].ciphertext_len..end];
+        }
+        engine.backend.run(cbc::Encrypt { keys: &keys.cipher[..n], ivs: &keys.iv[..n], rows: &mut texts[..n] });
+        let mut authenticated: [&[u8]; TILE] = [&[]; TILE];
+        for (frame, message) in authenticated.iter_mut().zip(&messages[..n]) {
+            *frame = &message[..message.len() - MAC_BYTES];
+        }
+        let macs = tile::macs(engine.backend, &keys.mac[..n], &heads[..n], &authenticated[..n]);
+        for (message, mac) in messages[..n].iter_mut().zip(macs.iter()) {
+            let end = message.len() - MAC_BYTES;
+            message[end..].copy_from_slice(&mac[..MAC_BYTES]);
+        }
     }
-    let keys = tile::message_keys(engine.backend, &tile_seeds[..n]);
-    let mut heads = [[0; 66]; TILE];
-    let mut messages: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
-    for (lane, &at) in at.iter().enumerate() {
-        let row = &rows[at as usize];
-        let Sender { account, view, .. } = &senders[row.sender as usize];
-        let account = &accounts[*account];
-        heads[lane] = identities(&account.identity.public, &view.their_identity);
-        let frame = std::mem::take(&mut frames[at as usize]);
-        let front = view.pending.map_or(0, |(pending, base_key)| write_around(account, pending, &base_key, frame, row));
-        let message = &mut frame[front..front + row.message_len];
-        let header = SignalHeader {
-            ratchet_key: &view.ratchet_key,
-            counter: row.counter,
-            previous_counter: view.previous_counter,
-            ciphertext_len: row.ciphertext_len,
-        };
-        let text = header.write(message);
-        let plaintext = plaintexts.row(row.row as usize);
-        let (body, padding) = message[text..text + row.ciphertext_len].split_at_mut(plaintext.len());
-        body.copy_from_slice(plaintext);
-        let (message_padding, block_padding) = padding.split_at_mut(row.message_padding);
-        message_padding.fill(row.message_padding as u8);
-        block_padding.fill(block_padding.len() as u8);
-        messages[lane] = message;
-    }
-    let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
-    for ((text, message), &at) in texts.iter_mut().zip(&mut messages).zip(at) {
-        let end = message.len() - MAC_BYTES;
-        *text = &mut message[end - rows[at as usize].ciphertext_len..end];
-    }
-    engine.backend.run(cbc::Encrypt { keys: &keys.cipher[..n], ivs: &keys.iv[..n], rows: &mut texts[..n] });
-    let mut authenticated: [&[u8]; TILE] = [&[]; TILE];
-    for (frame, message) in authenticated.iter_mut().zip(&messages[..n]) {
-        *frame = &message[..message.len() - MAC_BYTES];
-    }
-    let macs = tile::macs(engine.backend, &keys.mac[..n], &heads[..n], &authenticated[..n]);
-    for (message, mac) in messages[..n].iter_mut().zip(macs.iter()) {
-        let end = message.len() - MAC_BYTES;
-        message[end..].copy_from_slice(&mac[..MAC_BYTES]);
-    }
-}
 }
 
 /// Writes a PreKeySignalMessage's fields around the place of its inner message; where that begins.

@@ -1,6 +1,7 @@
 //! The engine: what a gateway opens. Each call plans its rows, loads what is missing, computes in runs over the
 //! cores, makes the new state durable, and only then puts it in the columns and gives the frames out.
 
+use std::mem::take;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -247,9 +248,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Malformed`] if the name is taken, empty or too long; [`Error::Store`].
     pub fn create_account(&self, name: &str) -> Result<AccountId, Error> {
-        self.found(name, |store| {
-            Account::create(store, self.backend, name, &self.source.call(self.backend, 1)?)
-        })
+        self.found(name, |store| Account::create(store, self.backend, name, &self.source.call(self.backend, 1)?))
     }
 
     /// Makes an account of an identity that exists elsewhere.
@@ -459,7 +458,8 @@ impl Engine {
         for entry in &plan.entries {
             let pages = self.columns.pages();
             let (page, i) = pages.of(entry.slot);
-            let (key, mut peer) = (Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) }, page.peer(i));
+            let (key, mut peer) =
+                (Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) }, page.peer(i));
             drop(page);
             drop(pages);
             if self.find(AccountId(key.account)).is_err() {
@@ -516,7 +516,7 @@ impl Engine {
             self.store().load(&keys, &mut |at, body| {
                 match at.checked_sub(named.len()) {
                     None => {
-                        stock.insert(named[at], records::get(body)?);
+                        stock.insert(named[at], Box::new(records::get(body)?));
                     }
                     Some(at) => peers[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body)?,
                 }
@@ -594,9 +594,9 @@ impl Engine {
         self.commit(changes)?;
         {
             let pages = self.columns.pages();
-            for (slot, chain) in advanced.into_iter().flatten() {
-                let (mut page, i) = pages.of(slot);
-                page.set_sending(i, chain);
+            for (slot, chain) in advanced.iter_mut().flatten() {
+                let (mut page, i) = pages.of(*slot);
+                page.set_sending(i, take(chain));
             }
         }
         results.push((unknown(&plan), Vec::new()));
@@ -626,9 +626,8 @@ impl Engine {
         let randomness = self.source.call(self.backend, handles.len())?;
         let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness };
         // Two peers' frames that want one prekey must meet in one run, in order.
-        let everything = [0..plan.entries.len()];
-        let cut = if conflict { Vec::new() } else { plan.runs(self.threads, LEAST_SYMMETRIC_ROWS) };
-        let runs = self.over_the_cores(if conflict { &everything } else { &cut }, |part| {
+        let least = if conflict { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
+        let runs = self.over_the_cores(&plan.runs(self.threads, least), |part| {
             decrypt::open(self, &plan, &plan.entries[part], incoming)
         });
         let (mut results, mut changes) = (Vec::with_capacity(runs.len()), Changes::default());
@@ -643,9 +642,9 @@ impl Engine {
         self.commit(changes)?;
         {
             let pages = self.columns.pages();
-            for (slot, chain) in advanced.into_iter().flatten() {
-                let (mut page, i) = pages.of(slot);
-                page.set_receiving(i, chain);
+            for (slot, chain) in advanced.iter_mut().flatten() {
+                let (mut page, i) = pages.of(*slot);
+                page.set_receiving(i, take(chain));
             }
         }
         self.put_back(changed);

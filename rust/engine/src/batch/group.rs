@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use interlane_lanes::TILE;
+use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{Sign, Verify};
-use interlane_lanes::kernels::cbc;
 use zeroize::Zeroize;
 
-use super::accounts::{AccountId, pairs};
+use super::accounts::{AccountId, pair};
 use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
 use super::plan::{Claims, Entry, Plan};
 use super::randomness::{Purpose, Randomness};
@@ -18,9 +18,7 @@ use super::rows::{Kind, Outcome, Packed, Rows};
 use super::tile;
 use crate::error::{Error, Events, Status};
 use crate::limits::{MAX_PLAINTEXT, MAX_ROWS};
-use crate::ratchet::{
-    ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates,
-};
+use crate::ratchet::{ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates};
 use crate::secret::{Secret, SecretColumn};
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{
@@ -36,7 +34,8 @@ struct Slot {
     tag: [u8; 16],
     ours: bool,
     unloaded: bool,
-    record: SenderKeyRecord,
+    /// In a box, like every key that moves: what is moved is a pointer.
+    record: Box<SenderKeyRecord>,
     /// Tags of the peers that were sent our key, and have been since it was made.
     holders: Vec<[u8; 16]>,
 }
@@ -46,8 +45,8 @@ impl Slot {
         Key { account: self.account, kind: RowKind::SenderKey, tag: self.tag }
     }
 
-    fn empty(ours: bool) -> SenderKeyRecord {
-        if ours { SenderKeyRecord::Own(None) } else { SenderKeyRecord::Theirs(SenderKeyStates::default()) }
+    fn empty(ours: bool) -> Box<SenderKeyRecord> {
+        Box::new(if ours { SenderKeyRecord::Own(None) } else { SenderKeyRecord::Theirs(SenderKeyStates::default()) })
     }
 }
 
@@ -102,7 +101,7 @@ impl Groups {
 struct Scratch {
     slot: u32,
     key: Key,
-    record: SenderKeyRecord,
+    record: Box<SenderKeyRecord>,
     dirty: bool,
 }
 
@@ -146,12 +145,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ, an account is gone or a name is empty or too long.
-    pub fn groups(
-        &self,
-        accounts: &[AccountId],
-        groups: &[&str],
-        senders: &[Option<&str>],
-    ) -> Result<Vec<u64>, Error> {
+    pub fn groups(&self, accounts: &[AccountId], groups: &[&str], senders: &[Option<&str>]) -> Result<Vec<u64>, Error> {
         self.may_be_called()?;
         check_lengths("senders", groups.len(), senders.len())?;
         let mut names = Vec::with_capacity(groups.len());
@@ -201,7 +195,7 @@ impl Engine {
             self.store().load(&keys, &mut |at, body| {
                 let mut slot = slots.of(unloaded[at / 2]);
                 if at.is_multiple_of(2) {
-                    slot.record = records::get(body)?;
+                    slot.record = Box::new(records::get(body)?);
                 } else {
                     slot.holders = records::get(body)?;
                 }
@@ -225,10 +219,10 @@ impl Engine {
                 ended.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
                 continue;
             }
-            let record = match &slot.record {
+            let record = Box::new(match &*slot.record {
                 SenderKeyRecord::Own(own) => SenderKeyRecord::Own(own.as_ref().map(OwnSenderKey::duplicate)),
                 SenderKeyRecord::Theirs(states) => SenderKeyRecord::Theirs(states.duplicate()),
-            };
+            });
             kept.push((ended.scratches.len(), *entry));
             ended.scratches.push(Scratch { slot: entry.slot, key: slot.key(), record, dirty: false });
         }
@@ -239,7 +233,7 @@ impl Engine {
     fn end(&self, n: usize, plan: &Plan<'_>, runs: Vec<Ended>, rekeyed: bool) -> Result<Rows, Error> {
         let mut changes = Changes::default();
         for scratch in runs.iter().flat_map(|run| &run.scratches).filter(|scratch| scratch.dirty) {
-            records::put(&mut changes, scratch.key, &scratch.record);
+            records::put(&mut changes, scratch.key, &*scratch.record);
             if rekeyed {
                 changes.delete(Key { kind: RowKind::Holders, ..scratch.key });
             }
@@ -259,7 +253,11 @@ impl Engine {
             }
             results.push((run.outcomes, run.bytes));
         }
-        Ok(Rows::assemble(n, borrow(&results)))
+        let rows = Rows::assemble(n, borrow(&results));
+        for (_, bytes) in &mut results {
+            bytes.zeroize();
+        }
+        Ok(rows)
     }
 
     /// The distribution message of one's own sender key, which is made where there is none.
@@ -272,9 +270,8 @@ impl Engine {
         let mut ended = Ended::default();
         for (at, entry) in self.scratches(&plan, &plan.entries, true, &mut ended) {
             for row in plan.rows_of(&entry) {
-                let Scratch { record: SenderKeyRecord::Own(own), dirty, .. } = &mut ended.scratches[at] else {
-                    continue;
-                };
+                let Scratch { record, dirty, .. } = &mut ended.scratches[at];
+                let SenderKeyRecord::Own(own) = &mut **record else { continue };
                 *dirty |= own.is_none();
                 let own = own.get_or_insert_with(|| new_sender_key(self, &randomness, row as usize));
                 let message = DistributionMessage {
@@ -305,9 +302,8 @@ impl Engine {
         let mut ended = Ended::default();
         for (at, entry) in self.scratches(&plan, &plan.entries, false, &mut ended) {
             for row in plan.rows_of(&entry) {
-                let Scratch { record: SenderKeyRecord::Theirs(states), dirty, .. } = &mut ended.scratches[at] else {
-                    continue;
-                };
+                let Scratch { record, dirty, .. } = &mut ended.scratches[at];
+                let SenderKeyRecord::Theirs(states) = &mut **record else { continue };
                 ended.outcomes.push(match DistributionMessage::parse(messages.row(row as usize)) {
                     Some(message) => {
                         *dirty |= states.accept(message);
@@ -331,7 +327,7 @@ impl Engine {
         let mut ended = Ended::default();
         for (at, entry) in self.scratches(&plan, &plan.entries, true, &mut ended) {
             let scratch = &mut ended.scratches[at];
-            scratch.record = SenderKeyRecord::Own(None);
+            scratch.record = Slot::empty(true);
             scratch.dirty = true;
             ended.outcomes.extend(plan.rows_of(&entry).map(|row| Outcome::done(row, Events::default())));
         }
@@ -357,17 +353,11 @@ impl Engine {
         Ok(rows)
     }
 
-    fn seal_group(
-        &self,
-        plan: &Plan<'_>,
-        entries: &[Entry],
-        plaintexts: Packed<'_>,
-        randomness: &Randomness,
-    ) -> Ended {
+    fn seal_group(&self, plan: &Plan<'_>, entries: &[Entry], plaintexts: Packed<'_>, randomness: &Randomness) -> Ended {
         let mut ended = Ended::default();
         let mut rows = Vec::new();
         for (at, entry) in self.scratches(plan, entries, true, &mut ended) {
-            let SenderKeyRecord::Own(Some(own)) = &ended.scratches[at].record else {
+            let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[at].record else {
                 ended.outcomes.extend(plan.rows_of(&entry).map(|row| Outcome::failed(row, Status::NoSenderKey)));
                 continue;
             };
@@ -401,7 +391,7 @@ impl Engine {
                 let scratch = scratches.nth(rows[at].scratch - scratch_at)?;
                 let seed = seeds.nth(at - seed_at)?;
                 (scratch_at, seed_at) = (rows[at].scratch + 1, at + 1);
-                match &mut scratch.record {
+                match &mut *scratch.record {
                     SenderKeyRecord::Own(Some(own)) => Some((&mut own.chain, seed)),
                     _ => None,
                 }
@@ -455,7 +445,7 @@ impl Engine {
         let (mut privates, mut randoms) = (tile::column::<32>(), tile::column::<64>());
         let mut signed: [&[u8]; TILE] = [&[]; TILE];
         for (lane, (row, frame)) in rows.iter().zip(&frames).enumerate() {
-            if let SenderKeyRecord::Own(Some(own)) = &ended.scratches[row.scratch].record {
+            if let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[row.scratch].record {
                 privates[lane] = *own.signing.private.expose();
             }
             randoms[lane] = *randomness.signature(row.row as usize).expose();
@@ -531,8 +521,7 @@ impl Engine {
             }
         }
         let messages: Vec<&[u8]> = known.iter().map(|incoming| incoming.message.signed).collect();
-        let signatures: Vec<[u8; SIGNATURE_BYTES]> =
-            known.iter().map(|incoming| *incoming.message.signature).collect();
+        let signatures: Vec<[u8; SIGNATURE_BYTES]> = known.iter().map(|incoming| *incoming.message.signature).collect();
         let mut ok = vec![false; known.len()];
         self.backend.run(Verify { publics: &publics, messages: &messages, signatures: &signatures, ok: &mut ok });
         let mut attempts = Vec::with_capacity(known.len());
@@ -673,11 +662,10 @@ impl Engine {
 
 /// A fresh sender key, drawn for the row that first distributes it.
 fn new_sender_key(engine: &Engine, randomness: &Randomness, row: usize) -> OwnSenderKey {
-    let signing = pairs(engine.backend, vec![randomness.draw(row, Purpose::SenderSigning)]).pop();
     OwnSenderKey {
         id: randomness.number(row) & 0x7fff_ffff,
         chain: ChainKey::first(randomness.draw(row, Purpose::SenderChain)),
-        signing: signing.expect("one pair for one key"),
+        signing: pair(engine.backend, randomness.draw(row, Purpose::SenderSigning)),
     }
 }
 
@@ -695,7 +683,7 @@ fn group_keys(engine: &Engine, seeds: &[[u8; 32]]) -> (tile::Column<32>, tile::C
 
 /// The state of a scratch record that a frame names.
 fn state(ended: &Ended, scratch: usize, id: u32) -> Option<&crate::ratchet::SenderKeyState> {
-    match &ended.scratches[scratch].record {
+    match &*ended.scratches[scratch].record {
         SenderKeyRecord::Theirs(states) => states.find(id),
         SenderKeyRecord::Own(_) => None,
     }
@@ -703,7 +691,7 @@ fn state(ended: &Ended, scratch: usize, id: u32) -> Option<&crate::ratchet::Send
 
 /// Takes over what an authentic frame has changed.
 fn commit_attempt(attempt: &mut Attempt<'_>, scratch: &mut Scratch) {
-    let SenderKeyRecord::Theirs(states) = &mut scratch.record else { return };
+    let SenderKeyRecord::Theirs(states) = &mut *scratch.record else { return };
     let Some(state) = states.find_mut(attempt.incoming.message.id) else { return };
     scratch.dirty = true;
     if attempt.steps.is_none() {

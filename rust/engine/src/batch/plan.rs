@@ -154,11 +154,12 @@ impl Plan<'_> {
     }
 
     /// Cuts the entries into runs: about a thousand rows each (they stay in the cache), or fewer, so that every one
-    /// of `threads` has one; never under `least` rows, which one core does before another has woken up.
+    /// of `threads` has one; never under `least` rows, which one core does before another has woken up, or which
+    /// must stay together.
     pub(crate) fn runs(&self, threads: usize, least: usize) -> Vec<Range<usize>> {
         const MOST: usize = 1024;
         let rows: usize = self.entries.iter().map(|entry| entry.rows as usize).sum();
-        let target = rows.div_ceil(threads).next_multiple_of(interlane_lanes::TILE).clamp(least.min(MOST), MOST);
+        let target = rows.div_ceil(threads).next_multiple_of(interlane_lanes::TILE).min(MOST).max(least);
         let mut runs = Vec::with_capacity(rows / target + 1);
         let (mut start, mut filled) = (0, 0);
         for (i, entry) in self.entries.iter().enumerate() {

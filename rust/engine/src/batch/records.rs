@@ -32,6 +32,8 @@ pub(crate) enum SenderKeyRecord {
 
 /// Puts a row.
 pub(crate) fn put<T: Serialize>(changes: &mut Changes, key: Key, record: &T) {
+    let sized = postcard::experimental::serialized_size(record).expect("what is written can be measured");
+    changes.reserve(sized);
     changes.put(key, |bytes| {
         let taken = std::mem::take(bytes);
         *bytes = postcard::to_extend(record, taken).expect("records have no maps and no floats: nothing can fail");
@@ -97,8 +99,7 @@ pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &
 }
 
 /// The kinds of rows that a peer is made of.
-pub(crate) const PEER_KINDS: [Kind; 5] =
-    [Kind::Peer, Kind::Session, Kind::Archive, Kind::Sending, Kind::Receiving];
+pub(crate) const PEER_KINDS: [Kind; 5] = [Kind::Peer, Kind::Session, Kind::Archive, Kind::Sending, Kind::Receiving];
 
 /// A peer's rows as they come from the store, in any order.
 #[derive(Default)]

@@ -112,8 +112,13 @@ impl Outcome {
 impl Rows {
     /// Puts the runs' outcomes in the rows' order. Every row has exactly one outcome.
     pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = (&'a [Outcome], &'a [u8])> + Clone) -> Self {
-        let mut rows =
-            Self { status: vec![0; n], kinds: vec![0; n], events: vec![0; n], offsets: vec![0; n + 1], data: Vec::new() };
+        let mut rows = Self {
+            status: vec![0; n],
+            kinds: vec![0; n],
+            events: vec![0; n],
+            offsets: vec![0; n + 1],
+            data: Vec::new(),
+        };
         let mut in_order = true;
         let mut next = 0;
         for outcome in runs.clone().flat_map(|(outcomes, _)| outcomes) {

@@ -1,5 +1,7 @@
 //! Starting sessions from bundles: X3DH as initiator (§2.4 there), signatures and agreements of all rows pooled.
 
+use std::mem::take;
+
 use interlane_lanes::kernels::xeddsa::Verify;
 
 use super::accounts::{RunAccounts, pairs};
@@ -10,7 +12,7 @@ use super::randomness::{Purpose, Randomness};
 use super::records::{self, Dirty};
 use super::rows::Outcome;
 use crate::error::{Events, Status};
-use crate::ratchet::{Bundle, CheckedBundle, KeyPair, Peer, Pending, Session};
+use crate::ratchet::{Bundle, CheckedBundle, Peer, Pending, Session};
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::public_key;
 
@@ -39,13 +41,6 @@ struct Beginning {
     wave: u32,
     bundle: CheckedBundle,
     prekey_wire: [u8; 33],
-}
-
-/// A row with its fresh keys.
-struct Keyed {
-    beginning: Beginning,
-    base: KeyPair,
-    ratchet: KeyPair,
 }
 
 /// Starts the sessions of some entries.
@@ -114,8 +109,7 @@ fn gather(
             started.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
             continue;
         };
-        let mut initiator =
-            Initiator { slot: entry.slot, key, account, peer, dirty: Dirty::default(), next_wave: 0 };
+        let mut initiator = Initiator { slot: entry.slot, key, account, peer, dirty: Dirty::default(), next_wave: 0 };
         for row in plan.rows_of(entry) {
             match bundles[row as usize].check_shape() {
                 Some(bundle) => beginnings.push(Beginning {
@@ -160,7 +154,7 @@ fn agree(
     beginnings: Vec<Beginning>,
     randomness: &Randomness,
     started: &mut Started,
-) -> Vec<(Beginning, Session)> {
+) -> Vec<(Beginning, Box<Session>)> {
     let backend = engine.backend;
     let privates = beginnings
         .iter()
@@ -169,12 +163,12 @@ fn agree(
             [randomness.draw(row, Purpose::BaseKey), randomness.draw(row, Purpose::RatchetKey)]
         })
         .collect();
-    let mut fresh = pairs(backend, privates).into_iter();
+    // Two a row, which stay where they are until a session takes them.
+    let mut fresh = pairs(backend, privates);
     let mut agreements = Agreements::with_capacity(5 * beginnings.len());
     let mut keyed = Vec::with_capacity(beginnings.len());
-    for beginning in beginnings {
-        let base = fresh.next().expect("two pairs a row");
-        let ratchet = fresh.next().expect("two pairs a row");
+    for (beginning, fresh) in beginnings.into_iter().zip(fresh.chunks_exact_mut(2)) {
+        let [base, ratchet] = &*fresh else { continue };
         let account = &accounts[initiators[beginning.initiator].account];
         let bundle = &beginning.bundle;
         agreements.add(&account.identity.private, &bundle.signed_prekey);
@@ -184,15 +178,15 @@ fn agree(
             agreements.add(&base.private, one_time);
         }
         agreements.add(&ratchet.private, &bundle.signed_prekey);
-        keyed.push(Keyed { beginning, base, ratchet });
+        keyed.push((beginning, fresh));
     }
     let shared = agreements.run(backend);
     let mut shared = shared.iter();
     let (mut materials, mut turns, mut agreed) = (Vec::new(), Vec::new(), Vec::new());
-    for keyed in keyed {
+    for (beginning, fresh) in keyed {
         let mut material = Material::new();
         let mut ok = true;
-        for _ in 0..3 + usize::from(keyed.beginning.bundle.one_time.is_some()) {
+        for _ in 0..3 + usize::from(beginning.bundle.one_time.is_some()) {
             match shared.next().expect("as many results as agreements") {
                 Some(secret) => material.push(secret),
                 None => ok = false,
@@ -202,33 +196,31 @@ fn agree(
             Some(secret) if ok => {
                 materials.push(material);
                 turns.push(secret);
-                agreed.push(keyed);
+                agreed.push((beginning, fresh));
             }
-            _ => started.outcomes.push(Outcome::failed(keyed.beginning.row, Status::InvalidBundle)),
+            _ => started.outcomes.push(Outcome::failed(beginning.row, Status::InvalidBundle)),
         }
     }
-    let first = first_roots(backend, &materials);
+    let mut first = first_roots(backend, &materials);
     let steps: Vec<_> = first.iter().zip(&turns).map(|((root, _), shared)| (root, *shared)).collect();
-    let turned = root_steps(backend, &steps);
+    let mut turned = root_steps(backend, &steps);
     agreed
         .into_iter()
-        .zip(first.into_iter().zip(turned))
-        .map(|(keyed, ((_, receiving), (root, sending)))| {
-            let Keyed { beginning, base, ratchet } = keyed;
+        .zip(first.iter_mut().zip(&mut turned))
+        .map(|((beginning, fresh), ((_, receiving), (root, sending)))| {
             let bundle = &beginning.bundle;
-            let pending =
-                Pending { one_time_id: bundle.one_time.map(|(id, _)| id), signed_id: bundle.signed_id };
-            let mut session = Session {
-                base_key: base.public,
+            let pending = Pending { one_time_id: bundle.one_time.map(|(id, _)| id), signed_id: bundle.signed_id };
+            let mut session = Box::new(Session {
+                base_key: fresh[0].public,
                 their_identity: bundle.identity,
-                root,
-                ratchet,
-                sending,
+                root: take(root),
+                ratchet: take(&mut fresh[1]),
+                sending: take(sending),
                 previous_counter: 0,
                 receiving: Vec::new(),
                 pending: Some(pending),
-            };
-            session.begin_receiving(bundle.signed_prekey, receiving);
+            });
+            session.begin_receiving(bundle.signed_prekey, take(receiving));
             (beginning, session)
         })
         .collect()

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::secret::Secret;
 
 /// A symmetric ratchet, standing before message `index`.
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct ChainKey {
     pub(crate) key: Secret<32>,
     pub(crate) index: u32,

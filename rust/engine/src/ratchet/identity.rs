@@ -6,7 +6,7 @@ use crate::secret::Secret;
 use crate::wire::public_key;
 
 /// A private key with its public one (the u-coordinate, without the type byte).
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct KeyPair {
     pub(crate) private: Secret<32>,
     pub(crate) public: [u8; 32],

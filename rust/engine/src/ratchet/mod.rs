@@ -12,7 +12,9 @@ mod skipped_keys;
 
 pub(crate) use chain_key::ChainKey;
 pub(crate) use identity::{KeyPair, identities};
-pub(crate) use message_key::{GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, MESSAGE_KEY_BYTES, MESSAGE_KEY_INFO, MessageKeys};
+pub(crate) use message_key::{
+    GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, MESSAGE_KEY_BYTES, MESSAGE_KEY_INFO, MessageKeys,
+};
 pub use prekey::Bundle;
 pub(crate) use prekey::{CheckedBundle, SignedPrekey};
 pub(crate) use root_key::{AGREEMENT_INFO, DISCONTINUITY, ROOT_INFO, split_root};

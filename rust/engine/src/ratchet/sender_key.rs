@@ -57,17 +57,17 @@ impl SenderKeyState {
 
 /// A sender's keys in a group, newest first.
 #[derive(Default, Serialize, Deserialize)]
-pub(crate) struct SenderKeyStates(Vec<SenderKeyState>);
+pub(crate) struct SenderKeyStates(Vec<Box<SenderKeyState>>);
 
 impl SenderKeyStates {
     /// The state that a frame names.
     pub(crate) fn find(&self, id: u32) -> Option<&SenderKeyState> {
-        self.0.iter().find(|state| state.id == id)
+        self.0.iter().find(|state| state.id == id).map(AsRef::as_ref)
     }
 
     /// The state that an authentic frame is about to move.
     pub(crate) fn find_mut(&mut self, id: u32) -> Option<&mut SenderKeyState> {
-        self.0.iter_mut().find(|state| state.id == id)
+        self.0.iter_mut().find(|state| state.id == id).map(AsMut::as_mut)
     }
 
     /// Takes a distribution message in. The same key again keeps the state (a reset would lose late frames); the
@@ -86,12 +86,12 @@ impl SenderKeyStates {
             chain: ChainKey { key: message.chain_key, index: message.iteration },
             skipped: SkippedKeys::default(),
         };
-        self.0.insert(0, state);
+        self.0.insert(0, Box::new(state));
         true
     }
 
     /// A copy to change and to drop if the batch is not committed.
     pub(crate) fn duplicate(&self) -> Self {
-        Self(self.0.iter().map(SenderKeyState::duplicate).collect())
+        Self(self.0.iter().map(|state| Box::new(state.duplicate())).collect())
     }
 }

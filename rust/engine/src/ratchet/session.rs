@@ -11,7 +11,8 @@ use crate::limits::{MAX_ARCHIVED_SESSIONS, MAX_FORWARD_JUMP, MAX_RECEIVING_CHAIN
 use crate::secret::Secret;
 use crate::wire::SignalMessage;
 
-/// One double ratchet with one device.
+/// One double ratchet with one device. Kept in a box, and its chains too: what is moved is a pointer, and no copy of
+/// a key is left where it was.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Session {
     /// The initiator's ephemeral key: tells sessions apart.
@@ -25,7 +26,7 @@ pub(crate) struct Session {
     /// Last index of the sending chain before; 0 where there was none.
     pub(crate) previous_counter: u32,
     /// Newest first.
-    pub(crate) receiving: Vec<ReceivingChain>,
+    pub(crate) receiving: Vec<Box<ReceivingChain>>,
     pub(crate) pending: Option<Pending>,
 }
 
@@ -76,7 +77,7 @@ impl Session {
     /// Puts a new receiving chain in front; the oldest goes when there are too many.
     pub(crate) fn begin_receiving(&mut self, ratchet_key: [u8; 32], chain: ChainKey) {
         self.receiving.truncate(MAX_RECEIVING_CHAINS - 1);
-        self.receiving.insert(0, ReceivingChain { ratchet_key, chain, skipped: SkippedKeys::default() });
+        self.receiving.insert(0, Box::new(ReceivingChain { ratchet_key, chain, skipped: SkippedKeys::default() }));
     }
 
     /// Replaces the sending chain after a turn.
@@ -87,7 +88,11 @@ impl Session {
     }
 
     /// A copy to advance and to drop if the frame is not authentic.
-    pub(crate) fn duplicate(&self) -> Self {
+    pub(crate) fn duplicate(&self) -> Box<Self> {
+        Box::new(self.copy())
+    }
+
+    fn copy(&self) -> Self {
         Self {
             base_key: self.base_key,
             their_identity: self.their_identity,
@@ -95,7 +100,7 @@ impl Session {
             ratchet: self.ratchet.duplicate(),
             sending: self.sending.duplicate(),
             previous_counter: self.previous_counter,
-            receiving: self.receiving.iter().map(ReceivingChain::duplicate).collect(),
+            receiving: self.receiving.iter().map(|chain| chain.duplicate()).collect(),
             pending: self.pending,
         }
     }
@@ -103,12 +108,12 @@ impl Session {
 
 impl ReceivingChain {
     /// A copy to advance and to drop if the frame is not authentic.
-    pub(crate) fn duplicate(&self) -> Self {
-        Self {
+    pub(crate) fn duplicate(&self) -> Box<Self> {
+        Box::new(Self {
             ratchet_key: self.ratchet_key,
             chain: self.chain.duplicate(),
             skipped: self.skipped.duplicate(),
-        }
+        })
     }
 }
 
@@ -120,21 +125,21 @@ pub(crate) type Archive = VecDeque<Arc<Session>>;
 pub(crate) struct Peer {
     /// The identity key that we trust (on first use, or by the caller's word).
     pub(crate) identity: Option<[u8; 32]>,
-    pub(crate) current: Option<Session>,
+    pub(crate) current: Option<Box<Session>>,
     pub(crate) archived: Archive,
 }
 
 impl Peer {
     /// Makes a new session the current one.
-    pub(crate) fn begin(&mut self, session: Session) {
+    pub(crate) fn begin(&mut self, session: Box<Session>) {
         if let Some(former) = self.current.replace(session) {
-            self.archived.push_front(Arc::new(former));
+            self.archived.push_front(Arc::new(former.copy()));
             self.archived.truncate(MAX_ARCHIVED_SESSIONS);
         }
     }
 
     /// Puts `session`, an advanced copy of the archived one `at`, in the current one's place.
-    pub(crate) fn promote(&mut self, at: usize, session: Session) {
+    pub(crate) fn promote(&mut self, at: usize, session: Box<Session>) {
         self.archived.remove(at);
         self.begin(session);
     }

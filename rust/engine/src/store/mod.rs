@@ -100,7 +100,17 @@ enum Change {
 }
 
 impl Changes {
-    /// Puts a row whose body `write` appends to the buffer.
+    /// Makes room for a body, so that none is left behind by a buffer that grew.
+    pub(crate) fn reserve(&mut self, body: usize) {
+        let needed = self.bytes.len() + body;
+        if needed > self.bytes.capacity() {
+            let mut roomier = Zeroizing::new(Vec::with_capacity(needed.max(2 * self.bytes.capacity()).max(4096)));
+            roomier.extend_from_slice(&self.bytes);
+            self.bytes = roomier;
+        }
+    }
+
+    /// Puts a row whose body `write` appends to the buffer; [`Self::reserve`] first.
     pub(crate) fn put(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         if self.bytes.capacity() - self.bytes.len() < ROOM_FOR_A_ROW {
             self.grow();
@@ -126,6 +136,7 @@ impl Changes {
     /// Adds another part's changes behind these.
     pub(crate) fn append(&mut self, other: Self) {
         let base = self.bytes.len();
+        self.reserve(other.bytes.len());
         self.bytes.extend_from_slice(&other.bytes);
         self.rows.extend(other.rows.into_iter().map(|(key, change)| match change {
             Change::Put { start, end } => (key, Change::Put { start: base + start, end: base + end }),

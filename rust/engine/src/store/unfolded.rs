@@ -111,7 +111,8 @@ impl Unfolded {
     /// The places of all rows, sorted by key.
     pub(super) fn in_key_order(&self) -> Vec<u32> {
         let mut places: Vec<u32> = (0..self.entries.len() as u32).collect();
-        places.sort_unstable_by_key(|&place| self.entries[place as usize].key);
+        // Keys in one piece: fetching them from the entries at each comparison takes several times as long.
+        places.sort_by_cached_key(|&place| self.entries[place as usize].key);
         places
     }
 }
