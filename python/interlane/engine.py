@@ -220,7 +220,7 @@ class Group(_native.Group):
             pairwise = distribution if wrap is None or not lack else wrap(distribution)
             distributions = engine.encrypt(handles, [pairwise] * len(lack))
             if lack:
-                engine._group_holders(self.handle, handles[distributions.ok])
+                engine._group_holders(self.handle, distribution, handles[distributions.ok])
             message = self._encrypt([plaintexts], None)
         return Fan(message, distributions, lack)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 import interlane
+from interlane.cli import console
 from interlane.cli.calls import upload_json
 from interlane.cli.failure import Failure
 from interlane.cli.store import StoreOptions, with_store
@@ -33,7 +33,7 @@ def create(store: StoreOptions, name: str) -> None:
         if name in engine.accounts():
             raise Failure(f"the account {name} exists already")
         made = engine.account(name, create=True)
-        click.echo(f"made {name}: registration id {made.registration_id}, identity {made.identity.hex()}")
+        click.echo(f"made {name}: registration id {made.registration_id}, identity {short(made.identity)}")
 
 
 @account.command("list")
@@ -53,8 +53,8 @@ def list_accounts(store: StoreOptions, as_json: bool) -> None:
                 column, overflow="fold", justify="right" if column.endswith(("id", "prekeys")) else "left"
             )
         for one in accounts:
-            table.add_row(one.name, str(one.registration_id), one.identity.hex(), f"{one.stock:,}")
-        Console().print(table)
+            table.add_row(one.name, str(one.registration_id), short(one.identity), f"{one.stock:,}")
+        console.out().print(table)
 
 
 @account.command("import")
@@ -84,7 +84,7 @@ def import_accounts(store: StoreOptions, file: Any) -> None:
         for name, fields in parsed:
             made = engine.import_account(name, **fields)
             click.echo(
-                f"imported {name}: identity {made.identity.hex()}, {made.stock:,} one-time prekeys", err=True
+                f"imported {name}: identity {short(made.identity)}, {made.stock:,} one-time prekeys", err=True
             )
 
 
@@ -125,6 +125,11 @@ def prekeys(store: StoreOptions, name: str, one_time: int, rotate: bool, output:
         click.echo(text, nl=False)
     else:
         output.write_text(text)
+
+
+def short(identity: bytes) -> str:
+    """Enough of an identity key to tell it from others; its first byte is the type, the same for all."""
+    return f"{identity[1:9].hex()}…"
 
 
 def _public_json(account: interlane.Account) -> dict[str, Any]:

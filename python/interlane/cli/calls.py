@@ -26,6 +26,7 @@ class Calls:
         self.engine = engine
         self.plaintexts_as_data = plaintexts_as_data
         self._handles = Handles(engine)
+        self._rotated: set[tuple[str, str]] = set()
         self._opened: dict[int, interlane.Row] = {}  # by line: a distribution between its two rows
 
     def answer(self, events: Sequence[Event], done: Callable[[Event, Answer], None]) -> None:
@@ -126,6 +127,10 @@ class Calls:
         """A group message with the distribution for the devices that lack it."""
 
         def fan(account: interlane.Account, event: Event) -> Answer:
+            if event.in_doubt and (event.account, event.group) not in self._rotated:
+                # The engine counts devices as served whose distributions were lost: see journal.py.
+                account.group(event.group).rotate()
+                self._rotated.add((event.account, event.group))
             made = account.group(event.group).encrypt(event.data, list(event.devices or ()))
             pairwise = zip(made.devices, made.distributions, strict=True)
             distributions = [{"peer": device, **_sealed(row)} for device, row in pairwise]

@@ -23,7 +23,7 @@ DEVICES_MAX = 10_000  # of one group_text: ten times the largest group in use
 ID_CHARACTERS_MAX = 200
 
 
-class BadEvent(Exception):  # noqa: N818 # like `Refused`, it says what happened to a line
+class BadEvent(Exception):
     """The line is no event; `id` is there when it could be read."""
 
     def __init__(self, message: str, event_id: str | int | None = None) -> None:
@@ -48,6 +48,7 @@ class Event:
     identity: bytes = b""
     one_time: int = 812
     rotate: bool = False
+    in_doubt: bool = False  # it may have been handled before, in a run that crashed
 
 
 def parse(line: int, text: bytes) -> Event:

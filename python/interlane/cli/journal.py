@@ -22,6 +22,11 @@ What that guarantees:
   from a real duplicate and ask the sender to send the message again (a retry receipt). At most the frames of
   one batch are concerned for each crash; a smaller ``--batch`` loses less. A distribution message in doubt is
   the same case.
+- The distributions of a group text in doubt may be lost, though the engine counts their devices as served.
+  Our sender key of that group is therefore rotated, once, before the text is sent again: its devices all get
+  the new one.
+- What is handled again sees what the lost try left behind: a frame that had come too early may open now, a
+  bundle starts another session, prekeys that were lost stay in stock unused.
 
 What it cannot guarantee: that no opened plaintext is lost in a crash. That takes the plaintext to be kept in
 the transaction that spends the key. The engine's receive buffer will do so (keyed by the frame's hash, until
@@ -45,19 +50,19 @@ Key = int | str
 
 
 class Journal:
-    """Answers at `path`. `by_line`: a line is known by its number, else by its event's id."""
+    """Answers at `path`. With the input's first line, lines are known by number; without, by event id."""
 
-    def __init__(self, path: Path, *, by_line: bool) -> None:
+    def __init__(self, path: Path, first_line: bytes | None = None) -> None:
         self.path = path
-        self.by_line = by_line
+        self.by_line = first_line is not None
+        self._heading = _heading_of(first_line)
         self._through = 0  # by line: all lines up to this one have an answer
         self._beyond: set[int] = set()
         self._places: dict[Key, tuple[int, int]] = {}  # by id: offset and length
         self._answers = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._end = self._read_answers()
         self._notes = os.open(f"{path}.relay", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._heading, intent = self._read_notes()
-        self.in_doubt = frozenset(key for key in intent if key not in self)
+        self.in_doubt = frozenset(key for key in self._read_notes() if key not in self)
         _sync_folder(path.parent)
 
     def __contains__(self, key: Key) -> bool:
@@ -70,18 +75,6 @@ class Journal:
     def answered(self) -> int:
         """Lines with an answer."""
         return self._through + len(self._beyond) if self.by_line else len(self._places)
-
-    def belongs_to(self, first_line: bytes) -> None:
-        """By line: an input's first line must be that of the input which these answers are to."""
-        heading = line_of({"input": sha256(first_line).hexdigest()[:16]})
-        if self._heading == heading:
-            return
-        if self._heading or self.answered:
-            raise Failure(
-                f"{self.path} has the answers to another input: take another --output, or remove it"
-            )
-        self._heading = heading
-        _write_at(self._notes, heading, 0)
 
     def begin(self, keys: Sequence[Key]) -> None:
         """These lines are about to be handled. Synced."""
@@ -145,16 +138,27 @@ class Journal:
             raise Failure(f"{self.path} has a line that relay did not write: take another --output", FILES)
         return answer
 
-    def _read_notes(self) -> tuple[bytes, Iterable[Key]]:
-        """The heading, and the lines of the intent."""
+    def _read_notes(self) -> Iterable[Key]:
+        """The lines of the intent. Writes the heading of a new journal."""
         notes = os.pread(self._notes, os.fstat(self._notes).st_size, 0)
-        heading, newline, last = notes.partition(b"\n") if self.by_line else (b"", b"", notes)
+        if not notes.startswith(self._heading):
+            # A heading that was cut off stands before no answer: nothing is handled until it is synced.
+            if self.answered or b"\n" in notes:
+                raise Failure(
+                    f"{self.path} has the answers to another input: take another --output, or remove it"
+                )
+            os.ftruncate(self._notes, 0)
+            _write_at(self._notes, self._heading, 0)
+            return ()
         try:
-            intent = json.loads(last)
+            intent = json.loads(notes[len(self._heading) :])
         except ValueError:
-            intent = {}
-        keys = range(intent["first"], intent["last"] + 1) if "first" in intent else intent.get("ids", ())
-        return heading + newline, keys
+            return ()
+        return range(intent["first"], intent["last"] + 1) if "first" in intent else intent["ids"]
+
+
+def _heading_of(first_line: bytes | None) -> bytes:
+    return b"" if first_line is None else line_of({"input": sha256(first_line).hexdigest()[:16]})
 
 
 def line_of(value: dict[str, Any]) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from rich import progress
-from rich.console import Console
+
+from interlane.cli import console
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,7 +18,7 @@ class Progress:
     """A context manager. `size_bytes` is the input's, None for a pipe."""
 
     def __init__(self, size_bytes: int | None, *, quiet: bool) -> None:
-        console = Console(stderr=True)
+        err = console.err()
         known = [progress.BarColumn(), progress.TaskProgressColumn()] if size_bytes is not None else []
         self._progress = progress.Progress(
             progress.SpinnerColumn(),
@@ -26,9 +27,9 @@ class Progress:
             progress.TextColumn("{task.fields[lines]:,} lines"),
             progress.TextColumn("[cyan]{task.fields[rate]:,.0f}/s"),
             progress.TimeElapsedColumn(),
-            console=console,
+            console=err,
             transient=True,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or not err.is_terminal,
         )
         self._task = self._progress.add_task("relay", total=size_bytes, lines=0, rate=0.0)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +99,9 @@ def relay(
         kept = journal if output == STANDARD else output
         answers = None
         if kept is not None:
-            answers = Journal(Path(kept), by_line=source != STANDARD and output != STANDARD)
+            by_line = source != STANDARD and output != STANDARD
+            answers = Journal(Path(kept), _first_line(lines.fd) if by_line else None)
             stack.callback(answers.close)
-            if answers.by_line:
-                answers.belongs_to(_first_line(lines.fd))
             tally.answered_before = answers.answered
         engine = stack.enter_context(store.open(make=True, **options))
         stack.enter_context(_stopping(lines))
@@ -178,8 +177,14 @@ class Relay:
         for number, event in fresh.items():
             if isinstance(event, BadEvent):
                 answers[number] = {"error": str(event)}
+        doubted = self.journal.in_doubt if self.journal else frozenset()
+        given = [
+            replace(event, in_doubt=True) if keys.get(number) in doubted else event
+            for number, event in fresh.items()
+            if isinstance(event, Event)
+        ]
         try:
-            self.calls.answer([event for event in fresh.values() if isinstance(event, Event)], done)
+            self.calls.answer(given, done)
         finally:
             # When the store failed half-way, what was committed before has its answers all the same.
             self._release(

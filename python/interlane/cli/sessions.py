@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from interlane.cli.accounts import short
 from interlane.cli.failure import Failure
 from interlane.cli.store import StoreOptions, with_store
 
 if TYPE_CHECKING:
     import interlane
+from interlane.cli import console
 
 
 @click.command()
@@ -38,7 +39,7 @@ def sessions(store: StoreOptions, accounts: tuple[str, ...], as_json: bool) -> N
         for name, peer in peers:
             click.echo(json.dumps(_peer_json(name, peer), ensure_ascii=False))
     else:
-        Console().print(_table(peers))
+        console.out().print(_table(peers))
 
 
 def _peer_json(account: str, peer: interlane.Peer) -> dict[str, object]:
@@ -55,8 +56,7 @@ def _table(peers: list[tuple[str, interlane.Peer]]) -> Table:
     table.add_column("session")
     table.add_column("archived", justify="right")
     for account, peer in peers:
-        # The first byte is the key's type and the same for all.
-        identity = "" if peer.identity is None else peer.identity[1:9].hex() + "…"
+        identity = "" if peer.identity is None else short(peer.identity)
         state = "waits" if peer.pending else "open" if peer.session else "none"
         table.add_row(account, peer.address, identity, state, str(peer.archived or ""))
     return table

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from interlane.cli import console
 from interlane.cli.events import BadEvent, Event
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ class Samples:
     def print(self) -> None:
         if not self.kept:
             return
-        console = Console(stderr=True)
         table = Table(
             box=box.SIMPLE_HEAD,
             title=f"{len(self.kept)} of {self.seen:,} opened messages",
@@ -53,12 +52,12 @@ class Samples:
         table.add_column("to", style="magenta", no_wrap=True)
         table.add_column("message", ratio=1)
         for event, text in sorted(self.kept, key=lambda kept: kept[0].line):
-            to = f"group {event.group}" if event.group else event.account
+            to = f"group …{_short(event.group)[-6:]}" if event.group else event.account
             # Text, not markup: a stranger's message does not style our terminal, nor do its control
             # characters.
             message = Text("".join(character if character.isprintable() else "·" for character in text))
-            table.add_row(str(event.line), _short(event.peer), _short(to), message)
-        console.print(table)
+            table.add_row(str(event.line), _short(event.peer), to, message)
+        console.err().print(table)
 
 
 def _short(address: str) -> str:

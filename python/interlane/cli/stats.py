@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 import interlane
+from interlane.cli import console
 from interlane.cli.store import StoreOptions, with_store
 from interlane.cli.summary import size
 
@@ -17,9 +17,9 @@ from interlane.cli.summary import size
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @with_store
 def stats(store: StoreOptions, as_json: bool) -> None:
-    """Numbers about a store and the engine that opened it."""
+    """Numbers about a store, and the engine that this machine opens it with."""
     with store.open() as engine:
-        numbers = engine.stats()
+        numbers = _numbers(engine)
     if as_json:
         click.echo(json.dumps(numbers))
         return
@@ -29,7 +29,25 @@ def stats(store: StoreOptions, as_json: bool) -> None:
     for name, value in numbers.items():
         shown = value if isinstance(value, str) else size(value) if name.endswith("_bytes") else f"{value:,}"
         table.add_row(name.removesuffix("_bytes").replace("_", " "), shown)
-    Console().print(table)
+    console.out().print(table)
+
+
+def _numbers(engine: interlane.Engine) -> dict[str, int | float | str]:
+    """Of all accounts together: the engine's own count of sessions is of those that it has loaded."""
+    accounts = [engine.account(name) for name in engine.accounts()]
+    peers = [peer for account in accounts for peer in account.peers()]
+    now = engine.stats()
+    return {
+        "accounts": len(accounts),
+        "peers": len(peers),
+        "sessions": sum(peer.session for peer in peers),
+        "archived_sessions": sum(peer.archived for peer in peers),
+        "one_time_prekeys": sum(account.stock for account in accounts),
+        "store_bytes": now["store_bytes"],
+        "backend": now["backend"],
+        "threads": now["threads"],
+        "version": interlane.__version__,
+    }
 
 
 @click.command()

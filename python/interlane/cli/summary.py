@@ -8,11 +8,12 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from interlane.cli import console
 from interlane.cli.events import BadEvent, Event
 
 if TYPE_CHECKING:
@@ -21,23 +22,23 @@ if TYPE_CHECKING:
     from interlane.cli.calls import Answer
 
 LATENCIES_KEPT = 100_000
-BAR_WIDTH = 20
+BAR_WIDTH = 16
 ERROR = "error"
 
 MEANINGS = {
-    "OK": "done, and durable before its answer left",
-    "NO_SESSION": "no session with this peer: fetch a bundle",
-    "DUPLICATE": "came twice: it was opened before",
-    "TOO_FAR_AHEAD": "more than 2,000 messages are missing before it",
-    "INVALID": "damaged, forged, or not a frame",
-    "UNTRUSTED_IDENTITY": "another identity key than the trusted one",
-    "NO_PREKEY": "names a prekey that is used up",
-    "NO_SENDER_KEY": "no sender key: ask for a distribution",
-    "INVALID_BUNDLE": "a bundle whose signature or key is wrong",
+    "OK": "done, and durable before it left",
+    "NO_SESSION": "no session: fetch a bundle",
+    "DUPLICATE": "came twice: opened before",
+    "TOO_FAR_AHEAD": "too many messages missing before it",
+    "INVALID": "damaged, forged, or no frame",
+    "UNTRUSTED_IDENTITY": "not the trusted identity key",
+    "NO_PREKEY": "its prekey is used up",
+    "NO_SENDER_KEY": "ask for a distribution",
+    "INVALID_BUNDLE": "a bad signature or key",
     "TOO_LONG": "longer than a message can be",
     "UNKNOWN_HANDLE": "its account is gone",
-    "EXHAUSTED": "the chain is used up: start a new session",
-    ERROR: "no event: the answer says why",
+    "EXHAUSTED": "start a new session",
+    ERROR: "no event: its answer says why",
 }
 
 
@@ -76,22 +77,22 @@ class Tally:
         return self.lines / self.seconds if self.seconds else 0.0
 
     def print(self, stats: Mapping[str, Any]) -> None:
-        console = Console(stderr=True)
-        parts: list[Any] = [self._statuses(), self._facts(stats)] if self.lines else [self._facts(stats)]
-        console.print(Panel(Group(*parts), title="[bold]interlane relay", border_style="cyan", expand=False))
+        parts = [self._statuses(), self._facts(stats)] if self.lines else [self._facts(stats)]
+        panel = Panel(Group(*parts), title="[bold]interlane relay", border_style="cyan", expand=False)
+        console.err().print(panel)
 
     def _statuses(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="rows by status", title_justify="left")
         table.add_column("status")
         table.add_column("rows", justify="right")
-        table.add_column("", width=BAR_WIDTH)
+        table.add_column("", width=BAR_WIDTH, no_wrap=True)
         table.add_column("meaning", style="dim")
         order = [*MEANINGS, *(status for status in self.statuses if status not in MEANINGS)]
         for status in order:
             if count := self.statuses[status]:
                 colour = "green" if status == "OK" else "red" if status == ERROR else "yellow"
-                bar = "█" * max(1, round(BAR_WIDTH * count / self.lines))
-                table.add_row(Text(status, colour), f"{count:,}", Text(bar, colour), MEANINGS.get(status, ""))
+                filled = Text(bar(count / self.lines), colour)
+                table.add_row(Text(status, colour), f"{count:,}", filled, MEANINGS.get(status, ""))
         return table
 
     def _facts(self, stats: Mapping[str, Any]) -> Table:
@@ -104,7 +105,9 @@ class Tally:
             table.add_row(
                 "in doubt", Text(f"{self.in_doubt:,} frames were opened but lost in a crash", "red")
             )
-        table.add_row("lines", f"{self.lines:,} handled{_listed(self.kinds)}")
+        table.add_row(
+            "lines", f"{self.lines:,} handled{_listed(self.kinds)}" if self.lines else "none was left to do"
+        )
         if self.flags:
             table.add_row("events", _listed(self.flags).removeprefix(": "))
         if self.lines:
@@ -114,9 +117,15 @@ class Tally:
                 "batches", f"{len(self.latencies_seconds):,}: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
             )
         table.add_row("engine", f"backend {stats['backend']}, {stats['threads']} threads")
-        store = f"{stats['accounts']} accounts, {stats['sessions']:,} sessions, {size(stats['store_bytes'])}"
-        table.add_row("store", store)
+        sessions = f"{stats['accounts']} accounts, {stats['sessions']:,} sessions in memory"
+        table.add_row("store", f"{sessions}, {size(stats['store_bytes'])}")
         return table
+
+
+def bar(share: float) -> str:
+    """A bar of at most BAR_WIDTH characters, in eighths of one; what is not nothing shows."""
+    eighths = max(1, round(share * BAR_WIDTH * 8))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].rstrip()
 
 
 def percentiles(latencies: Sequence[float]) -> tuple[float, float]:

@@ -246,10 +246,16 @@ impl Engine {
         call(py, || self.inner.group_lacking(handle, &devices))
     }
 
-    /// Notes that these sessions' peers were sent our sender key `handle`.
-    fn _group_holders(&self, py: Python<'_>, handle: u64, devices: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Notes that these sessions' peers were sent our sender key `handle` by this distribution message.
+    fn _group_holders(
+        &self,
+        py: Python<'_>,
+        handle: u64,
+        distribution: &[u8],
+        devices: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let devices = input::handles(devices)?;
-        call(py, || self.inner.group_holders(handle, &devices))
+        call(py, || self.inner.group_holders(handle, distribution, &devices))
     }
 
     /// Numbers for operators: accounts, sessions, rows_encrypted, rows_decrypted, rows_failed, store_bytes, threads;

@@ -615,16 +615,22 @@ impl Engine {
         Ok(tags.iter().map(|tag| !holders.contains(tag)).collect())
     }
 
-    /// Notes that these peers were sent our sender key.
+    /// Notes that these peers were sent our sender key by this distribution message; of a key that was rotated away
+    /// meanwhile nothing is noted.
     ///
     /// # Errors
     /// [`Error::Malformed`] for a handle that is not one; [`Error::Store`].
-    pub fn group_holders(&self, handle: u64, devices: &[u64]) -> Result<(), Error> {
+    pub fn group_holders(&self, handle: u64, distribution: &[u8], devices: &[u64]) -> Result<(), Error> {
         let plan = self.plan_groups(&[handle])?;
         let tags = self.device_tags(&plan, devices)?;
         let slots = self.groups.slots();
         let (key, mut holders) = {
             let slot = slots.of(plan.entries[0].slot);
+            let sent = DistributionMessage::parse(distribution);
+            match (&*slot.record, sent) {
+                (SenderKeyRecord::Own(Some(own)), Some(sent)) if own.signing.public == sent.signing_key => {}
+                _ => return Ok(()),
+            }
             (slot.key(), slot.holders.clone())
         };
         holders.extend(tags);
