@@ -708,6 +708,8 @@ class Session:
         """The plaintext, and the session after it; any success ends `pending`."""
         chains = dict(self.receiving)
         known = chains.get(message.ratchet_key)
+        if known is None:  # before any agreement: what is refused anyway must not cost one
+            require(message.counter <= MAX_FORWARD_JUMP, Status.TOO_FAR_AHEAD)
         advanced = self if known is not None else self.turn(message.ratchet_key, draw)
         seed, chain = dict(advanced.receiving)[message.ratchet_key].seed_of(message.counter)
         plaintext = self._open(message, MessageKeys.of(seed))

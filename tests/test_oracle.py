@@ -310,7 +310,7 @@ def skip_ahead(account: reference.Account, peer: str, steps: int) -> None:
 
 
 def go_on_from(account: reference.Account, iteration: int) -> None:
-    """As if the account's sender key had been used up to this iteration, or that many times if it is small."""
+    """As if the account's sender key had been used up to this iteration (if it is small: that many times)."""
     own = account.own_sender_keys
     if GROUP in own:
         chain = own[GROUP].chain
@@ -935,7 +935,7 @@ def test_a_duplicate_ends_a_row_that_was_too_far_ahead_elsewhere(
     assert statuses(twins.run("decrypt", cells)) == expected
 
 
-def test_a_low_order_ratchet_key_is_invalid_however_far_ahead(twins: Twins, fay: reference.Account) -> None:
+def test_a_jump_too_far_is_refused_before_any_agreement(twins: Twins, fay: reference.Account) -> None:
     fay.start_sessions("ann", twins.prekeys("ann", 1, False).bundles()[0])
     sent = fay.encrypt("ann", b"")
     frame = inner_message(sent.data)
@@ -946,7 +946,7 @@ def test_a_low_order_ratchet_key_is_invalid_however_far_ahead(twins: Twins, fay:
     forged = [frame[:1] + write_protobuf(edit) + frame[-8:] for edit in (*low, unknown)]
     cells = [Cell("ann", "fay", sent.data, "pkmsg"), *(Cell("ann", "fay", f, "msg") for f in forged)]
     rows = twins.run("decrypt", cells)
-    assert statuses(rows) == [Status.OK, *[Status.INVALID] * len(LOW_ORDER), Status.TOO_FAR_AHEAD]
+    assert statuses(rows) == [Status.OK, *[Status.TOO_FAR_AHEAD] * len(forged)]
 
 
 def test_one_prekey_wanted_by_many_rows(twins: Twins, fay: reference.Account) -> None:
@@ -1076,6 +1076,50 @@ def test_the_last_iterations_of_a_sender_key(twins: Twins) -> None:
     order = [2, 0, 2, 1]
     rows = twins.run("group_decrypt", [Cell("bob", "fay", sent[i].data) for i in order])
     assert statuses(rows) == [Status.OK, Status.OK, Status.DUPLICATE, Status.OK]
+
+
+def test_an_account_that_moves_in(twins: Twins, fay: reference.Account) -> None:
+    """With its keys and a first frame on the way; its prekeys' ids go on from where they were."""
+    upload = fay.prekeys(3)
+    fay.prekeys(2, rotate=True)
+    starts = [Cell("ann", "old fay", bundle=bundle) for bundle in upload.bundles()]
+    twins.run("start_sessions", starts[:1])
+    [sent] = twins.run("encrypt", [Cell("ann", "old fay", b"on its way")])
+    signed = [(id_, pair.private, signature) for id_, (pair, signature) in fay.signed.items()]
+    one_time = [(id_, pair.private) for id_, pair in fay.one_time.items()]
+    twins.engine.import_account(
+        "fay",
+        identity_private=fay.identity_pair.private,
+        registration_id=fay.registration_id,
+        signed_prekeys=[{"id": i, "private": private, "signature": sig} for i, private, sig in signed],
+        one_time_prekeys=[{"id": i, "private": private} for i, private in one_time],
+    )
+    twins.world.import_account(
+        "fay",
+        identity_private=fay.identity_pair.private,
+        registration_id=fay.registration_id,
+        signed_prekeys=signed,
+        one_time_prekeys=one_time,
+    )
+    twins.compare()
+    [got] = twins.run("decrypt", [Cell("fay", "ann", sent.data, sent.kind)])
+    assert got.data == b"on its way"
+    twins.prekeys("fay", 2, False)
+    twins.prekeys("fay", 1, True)
+
+
+def test_an_untrusted_identity_comes_before_an_unusable_key(fay: reference.Account) -> None:
+    """The order of a bundle's checks: shapes, signature, identity, agreement."""
+    twins = Twins(refuse=True)
+    twins.create("ann")
+    twins.run("trust", [Cell("ann", "fay", reference.KeyPair.of(bytes(32)).public)])
+    bundle = fay.prekeys(1).bundles()[0]
+    unusable = replace(bundle, one_time_prekey=reference.Prekey(7, b"\x05" + bytes(32)))
+    unsigned = replace(bundle, signed_prekey=replace(bundle.signed_prekey, signature=bytes(64)))
+    cells = [Cell("ann", "fay", bundle=each) for each in (bundle, unusable, unsigned)]
+    expected = [Status.UNTRUSTED_IDENTITY, Status.UNTRUSTED_IDENTITY, Status.INVALID_BUNDLE]
+    assert statuses(twins.run("start_sessions", cells)) == expected
+    twins.close()
 
 
 @pytest.mark.parametrize("identity", [b"", b"\x05" + bytes(31), b"\x06" + bytes(32), b"\x05" + bytes(33)])

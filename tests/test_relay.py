@@ -191,6 +191,39 @@ def test_what_the_engine_committed_and_we_did_not_write_is_in_doubt(store: Path,
     ]
 
 
+def test_when_the_store_fails_what_was_done_has_its_answers(store: Path, tmp_path: Path) -> None:
+    lines = [Line(at, text) for at, text in enumerate(EVENTS.read_bytes().splitlines()[:100], start=1)]
+    output = tmp_path / "answers.jsonl"
+
+    class Failing:
+        """An engine whose disk is full when it is to encrypt."""
+
+        def __init__(self, engine: package.Engine) -> None:
+            self.engine = engine
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.engine, name)
+
+        def encrypt(self, *_: Any) -> None:
+            raise package.StoreError("the disk is full: make room")
+
+    with package.open(store) as engine:
+        journal = Journal(output, FIRST)
+        failing: Any = Failing(engine)
+        with pytest.raises(package.StoreError):
+            relay(failing, journal).handle(lines)
+        journal.close()
+        done = json_lines(output.read_bytes())
+        assert {answer["event"] for answer in done if "event" in answer} >= {"account", "frame"}
+        assert "text" not in {answer.get("event") for answer in done}
+        journal = Journal(output, FIRST)
+        assert journal.in_doubt == set(range(1, 101)) - {answer["line"] for answer in done}
+        relay(engine, journal).handle(lines)
+        journal.close()
+    answers = sorted(json_lines(output.read_bytes()), key=lambda answer: answer["line"])
+    assert not [(a, e) for a, e in zip(answers, EXPECTED[:100], strict=True) if not agrees(a, e)]
+
+
 def test_a_doubt_outlives_a_second_crash(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "answers", b"first")
     journal.begin([1, 2, 3, 4, 5])

@@ -55,16 +55,20 @@ pub(super) fn start(
     let mut accounts = engine.accounts_of_run();
     let (mut initiators, beginnings) = gather(engine, plan, entries, bundles, &mut accounts, &mut started);
     let beginnings = verify(engine, beginnings, &mut started);
-    let mut waves = agree(engine, &initiators, &accounts, beginnings, randomness, &mut started);
+    let mut waves = agree(engine, &initiators, &accounts, beginnings, randomness);
     waves.sort_by_key(|(beginning, _)| beginning.wave);
     for (beginning, session) in waves {
         let initiator = &mut initiators[beginning.initiator];
         let trusted = initiator.peer.identity;
-        let changed = trusted.is_some_and(|trusted| trusted != session.their_identity);
+        let changed = trusted.is_some_and(|trusted| trusted != beginning.bundle.identity);
         if changed && engine.refuses_identity_changes() {
             started.outcomes.push(Outcome::failed(beginning.row, Status::UntrustedIdentity));
             continue;
         }
+        let Some(session) = session else {
+            started.outcomes.push(Outcome::failed(beginning.row, Status::InvalidBundle));
+            continue;
+        };
         let mut events = Events::NEW_SESSION;
         if changed {
             events |= Events::IDENTITY_CHANGED;
@@ -146,15 +150,14 @@ fn verify(engine: &Engine, beginnings: Vec<Beginning>, started: &mut Started) ->
     verified
 }
 
-/// X3DH and the first root step. A row with an all-zero secret is refused, alone.
+/// X3DH and the first root step. A row with an all-zero secret gets no session, it alone.
 fn agree(
     engine: &Engine,
     initiators: &[Initiator],
     accounts: &RunAccounts<'_>,
     beginnings: Vec<Beginning>,
     randomness: &Randomness,
-    started: &mut Started,
-) -> Vec<(Beginning, Box<Session>)> {
+) -> Vec<(Beginning, Option<Box<Session>>)> {
     let backend = engine.backend;
     let privates = beginnings
         .iter()
@@ -182,7 +185,7 @@ fn agree(
     }
     let shared = agreements.run(backend);
     let mut shared = shared.iter();
-    let (mut materials, mut turns, mut agreed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut materials, mut turns, mut agreed, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (beginning, fresh) in keyed {
         let mut material = Material::new();
         let mut ok = true;
@@ -198,7 +201,7 @@ fn agree(
                 turns.push(secret);
                 agreed.push((beginning, fresh));
             }
-            _ => started.outcomes.push(Outcome::failed(beginning.row, Status::InvalidBundle)),
+            _ => refused.push((beginning, None)),
         }
     }
     let mut first = first_roots(backend, &materials);
@@ -221,7 +224,8 @@ fn agree(
                 pending: Some(pending),
             });
             session.begin_receiving(bundle.signed_prekey, take(receiving));
-            (beginning, session)
+            (beginning, Some(session))
         })
+        .chain(refused)
         .collect()
 }
