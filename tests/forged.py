@@ -1,4 +1,4 @@
-"""A peer that knows its own keys, follows the protocol as far as it likes, and writes whatever frames it wants."""
+"""A peer that knows its own keys, follows the protocol as far as it likes, and writes any frame it wants."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Forger:
         self.set_session(desk, replace(session, sending=chain))
 
     def mac(self, desk: str, counter: int, body: bytes) -> bytes:
-        """The MAC that a SignalMessage of these bytes must have as message `counter` of the sending chain, which
-        must not be past it."""
+        """The MAC that a SignalMessage of these bytes must have as message `counter` of the sending chain,
+        which must not be past it."""
         session = self.session(desk)
         return sealed_with(session, counter).mac_of(session.our_identity, session.their_identity, body)
 
@@ -153,7 +153,7 @@ class Keys(NamedTuple):
 
 
 def known_account(engine: interlane.Engine, name: str, seed: int = 0, stock: int = 8) -> Keys:
-    """Makes an account whose private keys are known: the signed prekey's id is 5, the first one-time prekey's 9."""
+    """Makes an account of known private keys: the signed prekey's id is 5, the first one-time prekey's 9."""
     random = Random(f"{name} {seed}")
     identity, signed, one_time = (KeyPair.of(random.randbytes(32)) for _ in range(3))
     more = [{"id": 10 + i, "private": random.randbytes(32)} for i in range(stock - 1)]
@@ -178,8 +178,8 @@ def known_bundle(
 def first_frame(
     keys: Keys, identity: KeyPair, base_key: bytes, plaintext: bytes, *, one_time: bool = True
 ) -> bytes:
-    """A first frame whose MAC is right for a receiver of these keys that checks nothing: whatever the base key is,
-    its shared secrets (all-zero ones too) are those that the receiver computes."""
+    """A first frame whose MAC is right for a receiver of these keys that checks nothing: whatever the base
+    key is, its shared secrets (all-zero ones too) are those that the receiver computes."""
     ratchet = KeyPair.of(b"r" * 32)
     pairs = [(keys.signed, identity.public), (keys.identity, base_key), (keys.signed, base_key)]
     if one_time:

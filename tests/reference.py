@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 # --- Limits and names ---------------------------------------------------------------------------------------
 
 MAX_FORWARD_JUMP = 2_000
+MAX_ARCHIVED_STEPS = 8_000  # of one frame, on all archived sessions together
 MAX_SKIPPED_KEYS = 2_000
 MAX_RECEIVING_CHAINS = 5
 MAX_ARCHIVED_SESSIONS = 40
@@ -718,6 +719,16 @@ class Session:
         )
         return plaintext, replace(advanced, receiving=receiving, pending=None)
 
+    def steps_to(self, message: SignalMessage) -> int:
+        """How many messages it would jump over; refuses what `decrypt` refuses before any cryptography."""
+        known = dict(self.receiving).get(message.ratchet_key)
+        if known is not None and message.counter < known.chain.index:
+            require(message.counter in dict(known.skipped), Status.DUPLICATE)
+            return 0
+        steps = message.counter - (0 if known is None else known.chain.index)
+        require(steps <= MAX_FORWARD_JUMP, Status.TOO_FAR_AHEAD)
+        return steps
+
     def turn(self, their_ratchet: PublicKey, draw: Draw) -> Session:
         """Both halves of a Diffie-Hellman ratchet step."""
         root_key, receiving = root_step(self.root_key, self.ratchet.agree(their_ratchet))
@@ -1139,8 +1150,13 @@ class Account:
         peer = self.peer(address)
         require(peer.current is not None, Status.NO_SESSION)
         verdict = Status.INVALID
+        steps_left = MAX_ARCHIVED_STEPS
         for at, session in enumerate(peer.sessions):
             try:
+                if at > 0:
+                    steps = session.steps_to(message)
+                    require(steps <= steps_left, Status.TOO_FAR_AHEAD)
+                    steps_left -= steps
                 plaintext, advanced = self._open(session, message, draw)
             except Refused as refused:
                 if refused.status == Status.DUPLICATE:

@@ -1,4 +1,4 @@
-"""Tries an installed wheel: ``python -I tests/smoke.py`` in an environment that has nothing else of interlane."""
+"""Tries an installed wheel: ``python -I tests/smoke.py`` where nothing else of interlane is to be found."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Faults that were measured in deployed implementations, one test a fault: none of them is the engine's.
 
-A test's peer is the oracle's account with its keys laid open, so that what it writes is wrong in one place and
-right in every other: a frame that is to be refused has the MAC or the signature that an engine without the check
-would take.
+A test's peer is the oracle's account with its keys laid open, so that what it writes is wrong in one place
+and right in every other: a frame that is to be refused has the MAC or the signature that an engine without
+the check would take.
 """
 
 from __future__ import annotations
@@ -356,7 +356,7 @@ def test_sessions_that_both_sides_start_at_once_converge(desk: interlane.Account
 def test_late_frames_of_an_old_session_leave_the_current_one_whole(
     desk: interlane.Account, starter: str, turned: bool
 ) -> None:
-    """After a re-start late frames of the old session arrive, with a ratchet key that was seen or a new one."""
+    """After a re-start late frames of the old session arrive, with a ratchet key that was seen or not."""
     eve = Forger()
     acquainted(desk, eve)
     converse(desk, eve, 1)
@@ -838,8 +838,8 @@ MUTATIONS = 2_000
 
 
 def says(data: bytes, *, known: bool) -> tuple[object, ...]:
-    """All of a first frame that matters: not its registration id and unknown fields, nor, where its base key is
-    known, its prekeys' ids."""
+    """All of a first frame that matters: not its registration id and unknown fields, nor, where its base key
+    is known, its prekeys' ids."""
     try:
         parsed = reference.PreKeySignalMessage.parse(data)
     except reference.Refused:

@@ -1,4 +1,4 @@
-"""Bad input and too much of it: every row has a status, no call raises, nothing hangs, and what is true still opens.
+"""Bad input and too much of it: every row has a status, no call raises, nothing hangs, what is true opens.
 
 How arguments can be malformed is `test_inputs.py`'s; here the calls are well made and what is in them is not.
 """
@@ -118,10 +118,10 @@ def test_a_million_rows_without_a_session(engine: interlane.Engine, desk: interl
     assert (engine.decrypt(many, "pkmsg", data, offsets).status == Status.INVALID).all()
 
 
-def test_a_million_rows_of_many_sessions(engine: interlane.Engine) -> None:
-    """A thousand sessions with a thousand rows each, of which every fourth is damaged on its way."""
+def test_many_rows_of_many_sessions(engine: interlane.Engine) -> None:
+    """A thousand sessions with sixty rows each, of which every seventh is damaged on its way."""
     line = desks(engine, 1_000)
-    rows = 200_000
+    rows = 60_000
     handles = np.tile(line.outward, rows // 1_000)
     offsets = np.arange(rows + 1, dtype=np.int64) * 8
     data = np.arange(rows, dtype=np.uint64).view(np.uint8)
@@ -129,7 +129,7 @@ def test_a_million_rows_of_many_sessions(engine: interlane.Engine) -> None:
     assert sent.ok.all()
     frames = sent.data.copy()
     ends = sent.offsets[1:]
-    damage = np.arange(rows) % 4 == 3
+    damage = np.arange(rows) % 7 == 3
     # In the inner MAC: registration id and signed prekey id come behind it.
     frames[ends[damage] - 12] ^= 1
     got = engine.decrypt(np.tile(line.inward, rows // 1_000), sent.kinds, frames, sent.offsets)
@@ -222,18 +222,13 @@ def finally_opens(traffic: Traffic, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_truncation(traffic: Traffic, kind: str) -> None:
-    """Cut at the end, and at the beginning. What is behind a first frame's message is the envelope's: a cut there
-    may leave all that is needed."""
+    """Cut at the end, and at the beginning. Cut between its last fields, a first
+    frame lacks the signed prekey's id."""
     true = traffic.frames[kind]
     cuts = [true[:length] for length in range(len(true))] + [true[at:] for at in range(1, len(true))]
-    if kind == "pkmsg":
-        rows = traffic.take(kind, cuts)
-        # Cut between the fields 5 and 6 it lacks the signed prekey's id, so nothing is left that can open.
-        refused(rows)
-    else:
-        refused(traffic.take(kind, cuts))
-        for cut in cuts[:40]:
-            refused(traffic.take(kind, [cut]))
+    refused(traffic.take(kind, cuts))
+    for cut in cuts[:40]:
+        refused(traffic.take(kind, [cut]))
     finally_opens(traffic, kind)
 
 
@@ -268,7 +263,7 @@ def test_oversized(traffic: Traffic, kind: str) -> None:
     ]
     rows = traffic.take(kind, frames)
     well = {i for i, row in enumerate(rows) if row.status is Status.OK}
-    # The envelope and the distribution message are not authenticated by themselves: unknown fields are allowed.
+    # The envelope and the distribution message are not authenticated themselves: unknown fields may be.
     assert well <= ({2, 3} if kind in ("pkmsg", "skdm") else set())
     if not well:
         finally_opens(traffic, kind)
@@ -322,7 +317,7 @@ def bombs(true: bytes) -> Iterator[bytes]:
     yield b"\x33" + b"\x7b" * 100_000 + b"\x7c" * 100_000  # groups
     yield b"\x33" + b"\xff" * 100_000
     yield b"\x33" + b"\x80" * 100_000 + b"\x01"
-    yield b"\x33" + b"\x08" + b"\xff" * 9 + b"\x7f" + body
+    yield b"\x33" + b"\x08" + b"\xff" * 10 + b"\x01" + body
     yield b"\x33" + b"\x00\x00" + body
     yield b"\x33" + varint(2**29 << 3) + b"\x00" + body
     yield b"\x33" + varint(2**61 - 1 << 3) + b"\x00" + body
@@ -407,8 +402,8 @@ def test_distributions_that_cannot_be(desk: interlane.Account) -> None:
 
 
 def test_a_forged_frame_costs_a_few_jumps_and_not_one_for_each_session(desk: interlane.Account) -> None:
-    """Anyone who can send under a peer's name can write a frame with a new ratchet key and the largest counter.
-    However many sessions are kept for the peer, refusing it may not cost a jump in each of them."""
+    """Anyone who can send under a peer's name can write a frame of a new ratchet key and the largest
+    counter. However many sessions are kept for the peer, refusing it may not cost a jump in each of them."""
     eve, mallory = Forger("eve"), Forger("mallory", b"m" * 32)
     for _ in range(41):
         eve.start(DESK, desk.prekeys(0).bundle())
@@ -438,8 +433,8 @@ def test_a_forged_frame_costs_a_few_jumps_and_not_one_for_each_session(desk: int
         ("x" * 513, "has 513 bytes"),
         ("ü" * 257, "has 514 bytes"),
         ("x" * 1_000_000, "has 1000000 bytes"),
-        ("\ud800", ""),
-        ("a\udfffb", ""),
+        ("\ud800", "is no name"),
+        ("a\udfffb", "is no name"),
     ],
     ids=["empty", "513 bytes", "514 bytes of 257", "a million", "a surrogate", "a surrogate inside"],
 )
@@ -494,7 +489,7 @@ def test_names_do_not_run_into_each_other(engine: interlane.Engine) -> None:
 
 
 def all_end(*works: Callable[[], None], seconds: float = PATIENCE) -> None:
-    """Runs each in a thread of its own. Whatever one raises is raised; one that does not end is a deadlock."""
+    """Runs each in a thread of its own. What one raises is raised; one that does not end is a deadlock."""
     raised: list[BaseException] = []
 
     def run(work: Callable[[], None]) -> None:
@@ -570,8 +565,7 @@ def test_a_call_on_all_sessions_gets_its_turn(engine: interlane.Engine) -> None:
 
 
 def test_calls_of_every_sort_from_many_threads(engine: interlane.Engine) -> None:
-    """Start, encrypt, decrypt, forget, delete, prekeys and groups at once: each call ends, and none raises but for
-    an account that was deleted."""
+    """Start, encrypt, decrypt, forget, delete, prekeys, groups at once: each call ends, and none raises."""
     desk, bell = engine.account(DESK, create=True), engine.account("bell", create=True)
     names = [f"peer-{i}" for i in range(40)]
     bundle = bell.prekeys(50).bundle()
@@ -658,8 +652,8 @@ def test_calls_of_every_sort_from_many_threads(engine: interlane.Engine) -> None
 def test_an_account_deleted_during_calls_on_new_sessions_harms_no_other(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """On a store: sessions that were made after the deletion had begun are not claimed by it, and a batch that has
-    them beside another account's must not fail for the deleted account's sake."""
+    """On a store: sessions made after the deletion had begun are not claimed by it, and a batch that
+    has them beside another account's must not fail for the deleted account's sake."""
     path = tmp_path_factory.mktemp("store") / "gateway.db"
     with interlane.open(path, key=bytes(32), threads=1) as engine:
         desk, bell = engine.account(DESK, create=True), engine.account("bell", create=True)

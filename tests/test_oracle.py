@@ -360,6 +360,15 @@ LOW_ORDER = [
     bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
 ]
 
+OTHER_KEY = reference.KeyPair.of(bytes(range(32))).public
+
+
+def with_torsion(public: bytes) -> bytes:
+    """The point plus the one of order two: u becomes 1/u, and every shared secret stays what it was."""
+    u = int.from_bytes(public[1:], "little") % reference.P
+    return b"\x05" + reference.inverse(u).to_bytes(32, "little")
+
+
 NUMBERS = [0, 1, 2, 1_999, 2_000, 2_001, 2_002, 4_000, 2**24, 2**31, 2**32 - 2, 2**32 - 1, 2**32, 2**64 - 1]
 
 
@@ -392,7 +401,8 @@ def damage(how: str, kind: str, frame: bytes, a: int, b: int) -> bytes:
         if len(value) != 33:
             return value[: b % (len(value) + 1)]
         keys = [value[:32] + bytes([value[32] ^ 0x80]), b"\x06" + value[1:], value[1:], value + b"\0"]
-        return [*keys, *(b"\x05" + point for point in LOW_ORDER)][b % (len(keys) + len(LOW_ORDER))]
+        keys += [OTHER_KEY, OTHER_KEY, with_torsion(value), *(b"\x05" + point for point in LOW_ORDER)]
+        return keys[b % len(keys)]
 
     def small_step(value: reference.Value) -> reference.Value:
         return max(value + b % 7 - 3, 0) if isinstance(value, int) else value
@@ -949,6 +959,181 @@ def test_a_jump_too_far_is_refused_before_any_agreement(twins: Twins, fay: refer
     assert statuses(rows) == [Status.OK, *[Status.TOO_FAR_AHEAD] * len(forged)]
 
 
+@pytest.mark.parametrize("how", BUNDLE_EDITS)
+@pytest.mark.parametrize("a", range(4))
+def test_frames_from_an_edited_bundle(twins: Twins, fay: reference.Account, how: str, a: int) -> None:
+    bundle = edit_bundle(how, fay.prekeys(1).bundles()[0], fay, a)
+    twins.run("start_sessions", [Cell("ann", "fay", bundle=bundle)])
+    twins.run("encrypt", [Cell("ann", "fay", b"if there is a session")])
+
+
+def edited_first(frame: bytes, **values: reference.Value | None) -> bytes:
+    """A first frame with other fields; None takes one away."""
+    numbers = {"one_time": 1, "base_key": 2, "identity": 3, "registration_id": 5, "signed": 6}
+    fields = dict(read_protobuf(frame[1:]))
+    for name, value in values.items():
+        fields.pop(numbers[name], None)
+        if value is not None:
+            fields[numbers[name]] = value
+    return frame[:1] + write_protobuf(sorted(fields.items()))
+
+
+@pytest.mark.parametrize("one_time", [True, False])
+def test_the_envelope_of_a_first_frame(twins: Twins, fay: reference.Account, one_time: bool) -> None:
+    """What may change in it, and what may not, before and after its session is known."""
+    upload = twins.prekeys("ann", 1, False)
+    fay.start_sessions("ann", upload.bundles()[0] if one_time else upload.bundle())
+    first, second, third = (fay.encrypt("ann", b"%d" % i).data for i in range(3))
+    base_key = dict(read_protobuf(first[1:]))[2]
+    assert isinstance(base_key, bytes)
+    refused = [
+        edited_first(first, identity=OTHER_KEY),
+        edited_first(first, identity=with_torsion(fay.identity)),
+        edited_first(first, base_key=with_torsion(base_key)),
+        edited_first(first, base_key=base_key[:32] + bytes([base_key[32] | 0x80])),
+        edited_first(first, base_key=OTHER_KEY),
+        edited_first(first, one_time=77),
+        edited_first(first, one_time=0 if one_time else 1),
+        edited_first(first, signed=77),
+        edited_first(first, signed=None),
+        edited_first(first, base_key=None),
+        edited_first(first, identity=None),
+    ]
+    rows = twins.run("decrypt", [Cell("ann", "fay", frame, "pkmsg") for frame in refused], [3, 5])
+    assert set(statuses(rows)) <= {Status.INVALID, Status.NO_PREKEY}
+    accepted = [
+        first if one_time else edited_first(first, one_time=0),
+        edited_first(second, one_time=77, signed=78, registration_id=None),
+        edited_first(third, one_time=None, registration_id=2**32 - 1),
+    ]
+    known = [
+        edited_first(second, identity=OTHER_KEY),
+        edited_first(third, identity=with_torsion(fay.identity)),
+    ]
+    frames_in_order = [accepted[0], *known, *accepted[1:]]
+    rows = twins.run("decrypt", [Cell("ann", "fay", frame, "pkmsg") for frame in frames_in_order])
+    assert statuses(rows) == [Status.OK, Status.INVALID, Status.INVALID, Status.OK, Status.OK]
+
+
+def test_a_base_key_that_is_not_reduced(twins: Twins, fay: reference.Account) -> None:
+    """9 and 9 + p are one point; 9 can be a base key, since 5L - 1 is a clamped scalar and (5L - 1)B = -B."""
+    base = reference.KeyPair.of((5 * L - 1).to_bytes(32, "little"))
+    assert base.public == b"\x05" + (9).to_bytes(32, "little")
+    bundle = twins.prekeys("ann", 1, False).bundles()[0]
+    session = reference.Session.initiate(
+        fay.identity_pair,
+        bundle,
+        lambda purpose: base.private if purpose == reference.BASE_KEY else bytes([purpose]) * 32,
+    )
+    fay.peer_records["ann"] = reference.Peer(bundle.identity, session)
+    frame = fay.encrypt("ann", b"nine").data
+    other = edited_first(frame, base_key=b"\x05" + (9 + reference.P).to_bytes(32, "little"))
+    rows = twins.run("decrypt", [Cell("ann", "fay", each, "pkmsg") for each in (other, frame)])
+    assert statuses(rows) == [Status.INVALID, Status.OK]
+
+
+class Respelled(reference.Spelling):
+    """Frames written by a function of their fields."""
+
+    def __init__(self, respell: Callable[[reference.Fields], bytes], version: int = 0x33) -> None:
+        self.respell = respell
+        self.version = version
+
+    def write(self, fields: reference.Fields) -> bytes:
+        return bytes([self.version]) + self.respell(fields)
+
+
+def among(fields: reference.Fields, before: Callable[[int, reference.Value], reference.Fields]) -> bytes:
+    """Each field with others before it."""
+    return write_protobuf([each for n, v in fields for each in [*before(n, v), (n, v)]])
+
+
+def padded_varint(value: int, length: int) -> bytes:
+    digits = [value >> 7 * i & 0x7F for i in range(length)]
+    return bytes([digit | 0x80 for digit in digits[:-1]] + digits[-1:])
+
+
+def with_varints_of(length: int) -> Callable[[reference.Fields], bytes]:
+    return lambda fields: b"".join(
+        varint(n << 3) + padded_varint(v, length) if isinstance(v, int) else write_protobuf([(n, v)])
+        for n, v in fields
+    )
+
+
+def decoy(value: reference.Value) -> reference.Value:
+    """Another value of the same shape."""
+    if isinstance(value, int):
+        return value ^ 1
+    return {33: OTHER_KEY, 32: bytes(32)}.get(len(value), b"decoy")
+
+
+LAWFUL = {
+    "ours": reference.Spelling(),
+    "version 0x3f": Respelled(write_protobuf, 0x3F),
+    "numbers of 64 bits": Respelled(
+        lambda f: write_protobuf([(n, v + (7 << 32) if isinstance(v, int) else v) for n, v in f])
+    ),
+    "varints of ten bytes": Respelled(with_varints_of(10)),
+    "64 fields": Respelled(lambda f: write_protobuf([*f, *[(30, 0)] * (64 - len(f))])),
+    "large field numbers": Respelled(lambda f: write_protobuf([((1 << 29) - 1, b"unknown"), *f])),
+    "known numbers of another type": Respelled(
+        lambda f: among(f, lambda n, v: [(n, b"x" if isinstance(v, int) else 5)])
+    ),
+    "fields twice, the last one counts": Respelled(lambda f: among(f, lambda n, v: [(n, decoy(v))])),
+    "fixed-width fields": Respelled(
+        lambda f: b"".join(
+            varint(n << 3 | 1) + bytes(8) + varint(n << 3 | 5) + bytes(4) + write_protobuf([(n, v)])
+            for n, v in f
+        )
+    ),
+}
+
+UNLAWFUL = {
+    "version 0x32": Respelled(write_protobuf, 0x32),
+    "version 0x43": Respelled(write_protobuf, 0x43),
+    "varints of eleven bytes": Respelled(with_varints_of(11)),
+    "65 fields": Respelled(lambda f: write_protobuf([*f, *[(30, 0)] * (65 - len(f))])),
+    "field 0": Respelled(lambda f: b"\x00\x00" + write_protobuf(f)),
+    "field 2^29": Respelled(lambda f: write_protobuf(f) + varint(1 << 32) + b"\0"),
+    "a group": Respelled(lambda f: b"\xf3\x01\xf4\x01" + write_protobuf(f)),
+    "a length beyond the end": Respelled(lambda f: write_protobuf(f) + b"\xf2\x01\x05abc"),
+    "a key without its type, then the true one": Respelled(
+        lambda f: among(f, lambda n, v: [(n, v[1:])] if isinstance(v, bytes) and len(v) in (32, 33) else [])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*LAWFUL, *UNLAWFUL])
+def test_spellings(twins: Twins, fay: reference.Account, name: str) -> None:
+    """Authentic frames of all four kinds: the MAC and the signature are over the bytes received."""
+    group = fay.group(GROUP)
+    bundle = twins.prekeys("ann", 1, False).bundles()[0]
+    fay.start_sessions("ann", bundle)
+    before = twins.world.digest()
+    fay.world.spelling = {**LAWFUL, **UNLAWFUL}[name]
+    first, distribution, message = fay.encrypt("ann", b"1"), group.distribute(), group.encrypt(b"all")
+    rows = twins.run("decrypt", [Cell("ann", "fay", first.data, first.kind)])
+    rows += twins.run("group_accept", [Cell("ann", "fay", distribution.data)])
+    if name in UNLAWFUL:
+        assert twins.world.digest() == before
+        fay.world.spelling = reference.Spelling()
+        distribution, first = group.distribute(), fay.encrypt("ann", b"1")
+        twins.run("decrypt", [Cell("ann", "fay", first.data, first.kind)])
+        twins.run("group_accept", [Cell("ann", "fay", distribution.data)])
+        fay.world.spelling = UNLAWFUL[name]
+        message = group.encrypt(b"all")
+    [reply] = twins.run("encrypt", [Cell("ann", "fay", b"2")])
+    assert fay.decrypt("ann", reply.kind, reply.data).data == b"2"
+    second = fay.encrypt("ann", b"3")
+    assert second.kind == "msg"
+    rows += twins.run("decrypt", [Cell("ann", "fay", second.data, second.kind)])
+    rows += twins.run("group_decrypt", [Cell("ann", "fay", message.data)])
+    if name in LAWFUL:
+        assert set(statuses(rows)) == {Status.OK}
+    elif not name.startswith("a key"):
+        assert set(statuses(rows)) == {Status.INVALID}
+
+
 def test_one_prekey_wanted_by_many_rows(twins: Twins, fay: reference.Account) -> None:
     """The first row that opens has it, whichever session and worker the others belong to."""
     bundle = twins.prekeys("ann", 5, False).bundles()[0]
@@ -1030,6 +1215,16 @@ def test_a_frame_above_the_limit(twins: Twins, fay: reference.Account) -> None:
         "decrypt", [Cell("ann", "fay", data, "pkmsg") for data in (fitting + b"\0", fitting[:-1], fitting)]
     )
     assert statuses(rows) == [Status.INVALID, Status.INVALID, Status.OK]
+
+
+def test_a_distribution_above_the_limit(twins: Twins, fay: reference.Account) -> None:
+    frame = fay.group(GROUP).distribute().data
+    room = reference.MAX_FRAME - len(frame) - 6
+    fitting = frame + write_protobuf([(30, bytes(room))])
+    assert len(fitting) == reference.MAX_FRAME
+    larger = frame + write_protobuf([(30, bytes(room + 1))])
+    rows = twins.run("group_accept", [Cell("ann", "fay", data) for data in (larger, fitting)])
+    assert statuses(rows) == [Status.INVALID, Status.OK]
 
 
 def test_a_group_with_everything_late(twins: Twins) -> None:
@@ -1122,12 +1317,49 @@ def test_an_untrusted_identity_comes_before_an_unusable_key(fay: reference.Accou
     twins.close()
 
 
+def test_only_an_authentic_frame_is_judged_by_its_identity(fay: reference.Account) -> None:
+    twins = Twins(refuse=True)
+    twins.create("ann")
+    twins.run("trust", [Cell("ann", "fay", OTHER_KEY)])
+    fay.start_sessions("ann", twins.prekeys("ann", 1, False).bundles()[0])
+    frame = fay.encrypt("ann", b"").data
+    spent = edited_first(frame, one_time=77)
+    broken = damage("flip a bit", "pkmsg", frame, frame.index(fay.identity) + 50, 1)
+    cells = [Cell("ann", "fay", each, "pkmsg") for each in (spent, broken, frame)]
+    expected = [Status.NO_PREKEY, Status.INVALID, Status.UNTRUSTED_IDENTITY]
+    assert statuses(twins.run("decrypt", cells)) == expected
+    twins.run("trust", [Cell("ann", "fay", fay.identity)])
+    assert statuses(twins.run("decrypt", cells[::-1])) == [Status.OK, Status.INVALID, Status.DUPLICATE]
+    twins.close()
+
+
 @pytest.mark.parametrize("identity", [b"", b"\x05" + bytes(31), b"\x06" + bytes(32), b"\x05" + bytes(33)])
 def test_a_malformed_identity_is_no_decision(twins: Twins, identity: bytes) -> None:
     with pytest.raises(interlane.MalformedCall):
         twins.engine.account("ann").trust(["fay"], [identity])
     with pytest.raises(ValueError, match="33 bytes"):
         twins.world.account("ann").trust("fay", identity)
+
+
+@pytest.mark.parametrize("jump", [0, 2])
+def test_a_hostile_sender_uses_the_last_iteration_there_is(twins: Twins, jump: int) -> None:
+    """Nobody gets there honestly; the call must neither raise nor lose the rows beside it."""
+    fay = reference.World(b"\xf2" * 32).account("fay", create=True).group(GROUP)
+    fay.distribute()
+    own, last = fay.account.own_sender_keys, reference.LAST_COUNTER
+    honest = Cell("bob", "fay", fay.distribute().data)
+    message = fay.encrypt(b"honest").data
+    key = reference.OwnSenderKey(7, reference.ChainKey(bytes(32), last - jump), own[GROUP].signing)
+    hostile = Cell("ann", "fay", key.distribution())
+    for _ in range(jump):
+        key = replace(key, chain=key.chain.next())
+    iv, cipher = reference.group_keys(key.chain.message_seed)
+    ciphertext = reference.cbc_encrypt(cipher, iv, b"last")
+    signed = reference.Spelling().write([(1, 7), (2, last), (3, ciphertext)])
+    final = signed + key.signing.sign(signed, bytes(64))
+    twins.run("group_accept", [honest, hostile])
+    cells = [Cell("ann", "fay", final), Cell("bob", "fay", message), Cell("ann", "fay", final)]
+    twins.run("group_decrypt", cells)
 
 
 def test_only_rows_of_no_handle(twins: Twins, fay: reference.Account) -> None:

@@ -1,8 +1,11 @@
-"""The store through Python: what is closed opens again, what fails says so in a line, and whatever happens (a full
-disk, a kill, a fork, a second opener) no counter is ever given out twice."""
+"""The store through Python: what is closed opens again, what fails says so in a line, and whatever happens
+(a full disk, a kill, a fork, a second opener) no counter is ever given out twice."""
+
+# ruff: noqa: S603, S607 - the commands are this file's own, and the system's
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -15,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +52,11 @@ def says(call: Callable[[], object], text: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def one_line(error: StoreError, text: str = "") -> None:
+    assert "\n" not in str(error)
+    assert text in str(error)
+
+
 def place(kind: str, data: bytes) -> tuple[bytes, int]:
     """Ratchet key and counter of a frame of ours, or sender key id and iteration."""
     message = dict(fields_of(data[1:]))[4] if kind == "pkmsg" else data
@@ -62,7 +71,8 @@ def place(kind: str, data: bytes) -> tuple[bytes, int]:
 
 @dataclass
 class Line:
-    """The other ends, in an engine that stays: it opens what a desk releases, and no two frames may have one key."""
+    """The other ends, in an engine that stays: it opens what a desk releases, and no two frames may have
+    one key."""
 
     engine: interlane.Engine
     bell: interlane.Account
@@ -182,14 +192,14 @@ def test_a_second_opener_is_told(path: Path) -> None:
         shown = subprocess.run(child("open", path), capture_output=True, text=True, timeout=60, check=False)
         assert shown.stdout.startswith("StoreError: "), shown
         assert "is open in another process" in shown.stdout
-        assert engine.account("bell", create=True).prekeys(1)
+        assert len(engine.account("bell", create=True).prekeys(1).one_time_prekeys) == 1
     with opened(path) as engine:
         assert engine.accounts() == ["desk", "bell"]
 
 
 def test_a_second_opener_is_told_after_the_owner_has_read_the_file(path: Path) -> None:
-    """POSIX locks go when their process closes the file, however it had opened it: a copy made for a backup would
-    let a second owner in."""
+    """POSIX locks go when their process closes the file, however it had opened it: a copy made for a backup
+    would let a second owner in."""
     with opened(path) as engine:
         engine.account("desk", create=True)
         shutil.copy(path, path.parent / "copy.db")
@@ -256,18 +266,9 @@ def test_a_truncated_store_is_told(path: Path) -> None:
     with opened(path) as engine:
         Line.to(engine.account("desk", create=True))
     whole = path.read_bytes()
-    steps = max(1, len(whole) // 40)
-    for length in [
-        *range(1, 40),
-        100,
-        511,
-        512,
-        4095,
-        4096,
-        4097,
-        *range(0, len(whole), steps),
-        len(whole) - 1,
-    ]:
+    # A cut in the last page takes nothing away where that page is free.
+    lengths = range(1, len(whole) - 4_096, max(1, len(whole) // 40))
+    for length in [*range(2, 40), 100, 511, 512, 4_095, 4_096, 4_097, *lengths]:
         path.write_bytes(whole[:length])
 
         def use() -> None:
@@ -282,33 +283,37 @@ def test_a_truncated_store_is_told(path: Path) -> None:
         assert len(engine.account("desk").peers()) == SESSIONS
 
 
-def test_a_damaged_store_is_told_or_harmless(path: Path) -> None:
-    """Whatever byte is changed: an error of one line, or nothing that matters was changed."""
+def test_a_damaged_store_is_told_and_no_counter_goes_back(path: Path) -> None:
+    """One bit of the file at rest is another, also where nothing is sealed (keys of rows, pages, lists): an
+    error of one line, or a session that is gone, but never one that goes on from where it was before."""
     with opened(path) as engine:
-        line = Line.to(engine.account("desk", create=True))
-        peers = acquaintances(engine.account("desk"))
+        desk = engine.account("desk", create=True)
+        line = Line.to(desk)
+        line.takes(desk.encrypt(BELL, texts("before")))
     whole = path.read_bytes()
     source = random.Random(7)
     told = 0
-    for _ in range(120):
-        at = source.randrange(len(whole))
+    again: dict[int, list[interlane.Row]] = {}
+    raw = sqlite3.connect(path)
+    rows = [key for (key,) in raw.execute("SELECT key FROM rows ORDER BY key")]
+    raw.close()
+    in_keys = [whole.index(key) + source.randrange(4, len(key)) for key in source.sample(rows, 60)]
+    for at in [*in_keys, *(source.randrange(len(whole)) for _ in range(120))]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << source.randrange(8)]) + whole[at + 1 :])
         try:
             with opened(path, threads=1) as engine:
-                desk = engine.account("desk")
-                assert acquaintances(desk) == peers
-                sent = desk.encrypt(BELL, texts("x"))
-                assert sent.ok.all()
+                sent = engine.account("desk").encrypt(BELL, texts("after"))
         except StoreError as error:
             told += 1
-            assert "\n" not in str(error)
+            one_line(error)
         else:
-            # Not `Line.take`: each round begins with the same counters.
-            assert {place(row.kind, row.data)[1] for row in sent} == {0}
+            assert {row.status for row in sent} <= {Status.OK, Status.NO_SESSION}
+            if used := [row for row in sent if row.data and place(row.kind, row.data) in line.seen]:
+                again[at] = used
         for leftover in path.parent.glob("gateway.db-*"):
             leftover.unlink()
     assert told > 20
-    assert not line.seen
+    assert again == {}, "a key was used twice"
 
 
 @pytest.fixture
@@ -371,7 +376,7 @@ def fill(folder: Path, leave: int = 0) -> Path:
 
 @pytest.mark.parametrize("leave", [0, 4_096, 40_000, 300_000])
 def test_a_full_disk_releases_nothing_and_room_brings_it_back(disk: Path, leave: int) -> None:
-    """The same engine goes on; what it could not write has not left, and nothing that has left comes again."""
+    """The same engine goes on; what it could not write has not left, and nothing that left comes again."""
     path = disk / "gateway.db"
     engine = opened(path)
     desk = engine.account("desk", create=True)
@@ -389,7 +394,7 @@ def test_a_full_disk_releases_nothing_and_room_brings_it_back(disk: Path, leave:
                 line.takes(desk.encrypt(BELL, texts("full")))
             except StoreError as error:
                 failed += 1
-                assert "\n" not in str(error)
+                one_line(error)
         if leave == 0:
             for call in (
                 lambda: desk.decrypt([eve.name], received.kind, [received.data]),
@@ -424,7 +429,7 @@ def test_closing_on_a_full_disk_loses_nothing(disk: Path) -> None:
     try:
         engine.close()
     except StoreError as error:
-        assert "\n" not in str(error)
+        one_line(error)
     del engine, desk
     filler.unlink()
     with opened(path) as engine:
@@ -432,7 +437,7 @@ def test_closing_on_a_full_disk_loses_nothing(disk: Path) -> None:
 
 
 def test_an_account_whose_deletion_met_a_full_disk_harms_no_other(disk: Path) -> None:
-    """A batch with rows of the account and of others: whether it is gone or not, the others' rows go through."""
+    """A batch with rows of the account and of others: whether it is gone or not, the others' go through."""
     path = disk / "gateway.db"
     engine = opened(path)
     desk, gone = engine.account("desk", create=True), engine.account("gone", create=True)
@@ -490,7 +495,7 @@ KILLS_SECONDS = 60
 
 
 def test_no_kill_makes_a_counter_come_again(path: Path, tmp_path: Path) -> None:
-    """A busy child is killed at random moments; what it had released is opened by the peers, each key once."""
+    """A busy child is killed at random moments; what it had released opens at the peers, each key once."""
     source = random.Random(11)
     with opened(path) as engine:
         desk = engine.account("desk", create=True)
@@ -541,7 +546,7 @@ def test_no_kill_makes_a_counter_come_again(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leaves", ["exits", "closes", "forgets", "collects"])
 def test_a_forked_child_refuses_and_leaves_the_store_alone(path: Path, leaves: str) -> None:
-    """The parent goes on after its child has ended, and is killed; what it had released is not released again."""
+    """The parent goes on after its child has ended, and is killed; what it had released stays so."""
     with opened(path) as engine:
         line = Line.to(engine.account("desk", create=True))
     shown = subprocess.run(
@@ -819,7 +824,7 @@ def child_limited(path: str, room: str) -> None:
         try:
             show(desk.encrypt(BELL, texts("again")))
         except StoreError as raised:
-            assert "open it again" in str(raised), raised
+            one_line(raised, "open it again")
         engine.close()
 
 
@@ -841,15 +846,11 @@ def child_forks(path: str, leaves: str) -> None:
         sys.stdout.flush()
         match leaves:
             case "closes":
-                try:
+                with suppress(interlane.ForkedError):
                     engine.close()
-                except interlane.ForkedError:
-                    pass
             case "forgets":
                 del engine, desk, group, handles, call
             case "collects":
-                import gc
-
                 del engine, desk, group, handles, call
                 gc.collect()
                 os._exit(0)

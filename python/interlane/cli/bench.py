@@ -17,7 +17,7 @@ from interlane.cli.failure import Failure
 def bench(arguments: tuple[str, ...]) -> None:
     """Runs the benchmarks of a checkout: a table, and a plot in a file.
 
-    ARGUMENTS go to the suite: `-k encrypt` chooses some.
+    ARGUMENTS go to the suite, which is pytest's: `-k encrypt` chooses some, `--quick` takes small sizes.
     """
     suite = checkout() / "benches"
     ended = subprocess.run(  # noqa: S603 # the arguments are the caller's own

@@ -115,6 +115,11 @@ pub enum Error {
     /// The engine was closed.
     #[error("the engine is closed: open it again")]
     Closed,
+    /// Something in the engine was not as it must be: the call was given up, and nothing has left.
+    #[error(
+        "a fault in interlane, please report it with what stands before it: the call was given up, nothing has left"
+    )]
+    Fault,
     /// This process is a fork of the one that opened the engine.
     #[error("this process was forked after the engine was opened: open an engine in the child, on a store of its own")]
     Forked,

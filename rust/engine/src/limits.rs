@@ -18,6 +18,11 @@ pub const MAX_RECEIVING_CHAINS: usize = 5;
 /// that one damaged frame can cost: 41.
 pub const MAX_ARCHIVED_SESSIONS: usize = 40;
 
+/// Chain steps that one frame can cost on archived sessions, all of them together: four whole jumps. Without it a
+/// forged frame with a new ratchet key and a far counter would cost a jump on each of 41 sessions. A frame that is
+/// up to 200 ahead is tried on all of them.
+pub const MAX_ARCHIVED_STEPS: u32 = 8_000;
+
 /// States kept for one sender in one group: late frames of a key that was just rotated still open. As deployed.
 pub const MAX_SENDER_KEY_STATES: usize = 5;
 

@@ -111,6 +111,30 @@ impl<const N: usize> Drop for SecretColumn<N> {
     }
 }
 
+/// Plaintexts of a run, and frames that carry keys: zeroed when dropped.
+#[derive(Default)]
+pub(crate) struct SecretBytes(pub(crate) Vec<u8>);
+
+impl Deref for SecretBytes {
+    type Target = Vec<u8>;
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for SecretBytes {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        optimization_barrier(&self.0[..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -144,7 +144,13 @@ fn main() {
     time("x25519::Canonical", 10, &mut || {
         backend.run(x25519::Canonical { points: black_box(&points), ok: &mut ok });
     });
-    backend.run(xeddsa::Sign { privates: &keys, messages: &short, randoms: &[[1; 64]; ROWS], out: &mut signatures });
+    backend.run(xeddsa::Sign {
+        privates: &keys,
+        encodings: None,
+        messages: &short,
+        randoms: &[[1; 64]; ROWS],
+        out: &mut signatures,
+    });
     time("xeddsa::Verify, 64 bytes", 10, &mut || {
         backend.run(xeddsa::Verify {
             publics: black_box(&points),

@@ -357,12 +357,19 @@ fn signatures(on: &impl Runs) {
         let mut publics = vec![[0; 32]; n];
         on.run(x25519::PublicKey { scalars: &privates, out: &mut publics });
         let mut out = Canaries::new(n, [0xa5; 64]);
-        on.run(xeddsa::Sign { privates: &privates, messages: &messages, randoms: &randoms, out: out.rows() });
+        on.run(xeddsa::Sign {
+            privates: &privates,
+            encodings: None,
+            messages: &messages,
+            randoms: &randoms,
+            out: out.rows(),
+        });
         let out = out.check();
         for row in 0..n {
             let mut alone = [[0; 64]];
             on.run(xeddsa::Sign {
                 privates: &privates[row..=row],
+                encodings: None,
                 messages: &messages[row..=row],
                 randoms: &randoms[row..=row],
                 out: &mut alone,
@@ -379,7 +386,13 @@ fn signatures(on: &impl Runs) {
                 _ => publics[bad] = std::array::from_fn(|i| if i == 0 { 2 } else { 0 }),
             }
             let mut ok = Canaries::new(n, true);
-            on.run(xeddsa::Verify { publics: &publics, messages: &messages, signatures: &signatures, ok: ok.rows() });
+            on.run(xeddsa::Verify {
+                publics: &publics,
+                encodings: None,
+                messages: &messages,
+                signatures: &signatures,
+                ok: ok.rows(),
+            });
             assert_eq!(ok.check(), (0..n).map(|row| row != bad).collect::<Vec<_>>());
         }
     }

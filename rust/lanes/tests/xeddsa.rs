@@ -30,13 +30,50 @@ fn public(on: &impl Runs, private: [u8; 32]) -> [u8; 32] {
 
 fn sign(on: &impl Runs, private: [u8; 32], message: &[u8], random: [u8; 64]) -> [u8; 64] {
     let mut out = [[0; 64]];
-    on.run(xeddsa::Sign { privates: &[private], messages: &[message], randoms: &[random], out: &mut out });
+    on.run(xeddsa::Sign {
+        privates: &[private],
+        encodings: None,
+        messages: &[message],
+        randoms: &[random],
+        out: &mut out,
+    });
+    let (mut encodings, mut again) = ([[0; 32]], [[0; 64]]);
+    on.run(xeddsa::EncodeOwn { privates: &[private], out: &mut encodings });
+    on.run(xeddsa::Sign {
+        privates: &[private],
+        encodings: Some(&encodings),
+        messages: &[message],
+        randoms: &[random],
+        out: &mut again,
+    });
+    assert_eq!(out, again, "an encoding that was kept gives the same signature");
     out[0]
 }
 
 fn verify(on: &impl Runs, public: [u8; 32], messages: &[&[u8]], signatures: &[[u8; 64]]) -> Vec<bool> {
     let mut ok = vec![false; messages.len()];
-    on.run(xeddsa::Verify { publics: &vec![public; messages.len()], messages, signatures, ok: &mut ok });
+    on.run(xeddsa::Verify {
+        publics: &vec![public; messages.len()],
+        encodings: None,
+        messages,
+        signatures,
+        ok: &mut ok,
+    });
+    let (mut encoding, mut point) = ([[0; 32]], [false]);
+    on.run(xeddsa::Encode { publics: &[public], out: &mut encoding, ok: &mut point });
+    let mut again = vec![false; messages.len()];
+    on.run(xeddsa::Verify {
+        publics: &vec![public; messages.len()],
+        encodings: Some(&vec![encoding[0]; messages.len()]),
+        messages,
+        signatures,
+        ok: &mut again,
+    });
+    if point[0] {
+        assert_eq!(ok, again, "an encoding that was kept gives the same answer");
+    } else {
+        assert!(!ok.contains(&true), "nothing verifies under a key without a point");
+    }
     ok
 }
 
@@ -136,7 +173,13 @@ fn the_sign_bit_is_in_about_half(on: &impl Runs) {
     let privates: Vec<[u8; 32]> = random.arrays(200);
     let randoms = random.arrays(200);
     let mut out = vec![[0; 64]; 200];
-    on.run(xeddsa::Sign { privates: &privates, messages: &[&b"message"[..]; 200], randoms: &randoms, out: &mut out });
+    on.run(xeddsa::Sign {
+        privates: &privates,
+        encodings: None,
+        messages: &[&b"message"[..]; 200],
+        randoms: &randoms,
+        out: &mut out,
+    });
     let set = out.iter().filter(|signature| signature[63] & 0x80 != 0).count();
     assert!((60..140).contains(&set), "{set} of 200");
     // It is the key's, whatever the message and randomness.

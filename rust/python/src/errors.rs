@@ -4,6 +4,7 @@
 use interlane_lanes::isa::Backend;
 use pyo3::prelude::*;
 
+pyo3::import_exception!(interlane.errors, Error);
 pyo3::import_exception!(interlane.errors, MalformedCall);
 pyo3::import_exception!(interlane.errors, StoreError);
 pyo3::import_exception!(interlane.errors, ClosedError);
@@ -18,6 +19,7 @@ pub(crate) fn raised(error: interlane::Error) -> PyErr {
         interlane::Error::Store(_) => StoreError::new_err(text),
         interlane::Error::Closed => ClosedError::new_err(text),
         interlane::Error::Forked => ForkedError::new_err(text),
+        interlane::Error::Fault => Error::new_err(text),
     }
 }
 

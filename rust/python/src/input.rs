@@ -2,6 +2,7 @@
 //! the copies: a caller's buffer may change under a released GIL.
 
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use pyo3::buffer::{ElementType, PyUntypedBuffer};
@@ -401,5 +402,7 @@ pub(crate) fn fixed<const N: usize>(
 
 /// Makes the engine's call without the GIL.
 pub(crate) fn call<T: Send>(py: Python<'_>, call: impl FnOnce() -> Result<T, interlane::Error> + Send) -> PyResult<T> {
-    py.detach(call).map_err(raised)
+    // A panic must not leave as an exception that nobody expects. What it touched is copies, and is dropped.
+    let done = py.detach(|| catch_unwind(AssertUnwindSafe(call)));
+    done.unwrap_or(Err(interlane::Error::Fault)).map_err(raised)
 }

@@ -115,6 +115,7 @@ fn sign(backend: Backend, identity: &KeyPair, prekey: &[u8; 32], random: &Secret
     let mut out = [[0; 64]];
     backend.run(Sign {
         privates: &[*identity.private.expose()],
+        encodings: None,
         messages: &[&public_key(prekey)],
         randoms: &[*random.expose()],
         out: &mut out,
@@ -186,6 +187,7 @@ impl Account {
             let mut ok = [false];
             backend.run(Verify {
                 publics: &[identity.public],
+                encodings: None,
                 messages: &[&public_key(&pair.public)],
                 signatures: &[signature],
                 ok: &mut ok,

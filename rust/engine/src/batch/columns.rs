@@ -64,13 +64,13 @@ pub(crate) struct Page {
     trusted: Box<[bool]>,
     identity: Box<[[u8; 32]]>,
     sending_key: Box<[Secret<32>]>,
-    sending_index: Box<[u32]>,
+    sending_index: Box<[u64]>,
     previous_counter: Box<[u32]>,
     ratchet_public: Box<[[u8; 32]]>,
     has_receiving: Box<[bool]>,
     receiving_ratchet: Box<[[u8; 32]]>,
     receiving_key: Box<[Secret<32>]>,
-    receiving_index: Box<[u32]>,
+    receiving_index: Box<[u64]>,
     cold: Box<[Option<Box<Cold>>]>,
 }
 
@@ -147,11 +147,11 @@ impl Page {
     pub(crate) fn receiving_next(&self, i: usize, ratchet_key: &[u8; 32], counter: u32) -> Option<ReceivingView> {
         let cold = self.cold[i].as_deref()?;
         let next = self.has_receiving[i]
-            && self.receiving_index[i] == counter
+            && self.receiving_index[i] == u64::from(counter)
             && self.receiving_ratchet[i] == *ratchet_key
             && cold.pending.is_none();
         next.then(|| ReceivingView {
-            chain: ChainKey { key: self.receiving_key[i].duplicate(), index: counter },
+            chain: ChainKey { key: self.receiving_key[i].duplicate(), index: u64::from(counter) },
             their_identity: self.session_identity(i, cold),
         })
     }

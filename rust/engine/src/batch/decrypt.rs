@@ -21,8 +21,9 @@ use super::records::{self, Dirty};
 use super::rows::{Kind, Outcome, Packed};
 use super::tile;
 use crate::error::{Events, Status};
+use crate::limits::MAX_ARCHIVED_STEPS;
 use crate::ratchet::{ChainKey, KeyPair, Peer, Place, Session, identities};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretBytes};
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{PrekeyMessage, SignalMessage, strip_block_padding};
 
@@ -42,7 +43,7 @@ pub(super) struct Incoming<'a> {
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: SecretBytes,
     /// Slots whose newest receiving chain has moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
     /// Slots where more has changed.
@@ -86,6 +87,8 @@ struct Trial<'a> {
     candidate: Candidate,
     /// The first status that was not INVALID.
     verdict: Option<Status>,
+    /// Chain steps that it may still cost on archived sessions.
+    steps_left: u32,
 }
 
 /// Which of a peer's sessions.
@@ -343,6 +346,7 @@ impl<'a> Run<'a> {
                         first,
                         candidate: Candidate::None,
                         verdict: None,
+                        steps_left: MAX_ARCHIVED_STEPS,
                     }),
                     None => self.fail(row, Status::Invalid),
                 }
@@ -406,7 +410,14 @@ impl<'a> Run<'a> {
                 Candidate::Archived(at) => Candidate::Archived(at + 1),
                 _ => Candidate::Archived(0),
             };
-            match session.place(&trial.message) {
+            let place = session.place(&trial.message).and_then(|place| match on {
+                Candidate::Archived(_) => {
+                    trial.steps_left = trial.steps_left.checked_sub(place.steps()).ok_or(Status::TooFarAhead)?;
+                    Ok(place)
+                }
+                _ => Ok(place),
+            });
+            match place {
                 Ok(place) => {
                     let session = session.duplicate();
                     attempts.push(Attempt::new(trial, on, session, place));
@@ -574,7 +585,8 @@ impl<'a> Run<'a> {
                     && steps > done
                 {
                     let receiving = &mut attempt.session.receiving[chain];
-                    receiving.skipped.push(receiving.chain.index - 1, attempt.seed.duplicate());
+                    let passed = u32::try_from(receiving.chain.index - 1).expect("below the frame's counter");
+                    receiving.skipped.push(passed, attempt.seed.duplicate());
                 }
             }
         }
@@ -630,6 +642,7 @@ impl<'a> Run<'a> {
                 }
                 events |= Events::NEW_SESSION;
                 receiver.dirty.identity |= receiver.peer.identity != Some(session.their_identity);
+                receiver.dirty.identity |= receiver.peer.current.is_none();
                 receiver.dirty.archived |= receiver.peer.current.is_some();
                 receiver.peer.identity = Some(session.their_identity);
                 receiver.peer.begin(session);

@@ -14,7 +14,7 @@ use super::tile;
 use crate::error::{Events, Status};
 use crate::limits::MAX_PLAINTEXT;
 use crate::ratchet::{ChainKey, Pending, identities};
-use crate::secret::SecretColumn;
+use crate::secret::{SecretBytes, SecretColumn};
 use crate::store::{Changes, Key};
 use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 
@@ -22,7 +22,7 @@ use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 #[derive(Default)]
 pub(super) struct Sealed {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: SecretBytes,
     /// Slots whose sending chains have moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
     pub(super) changes: Changes,
@@ -110,7 +110,8 @@ fn gather(
                 outcomes.push(Outcome::failed(row, Status::TooLong));
                 continue;
             }
-            let Some(counter) = view.chain.index.checked_add(wave).filter(|&counter| counter != u32::MAX) else {
+            let counter = u32::try_from(view.chain.index + u64::from(wave)).ok().filter(|&counter| counter != u32::MAX);
+            let Some(counter) = counter else {
                 outcomes.push(Outcome::failed(row, Status::Exhausted));
                 continue;
             };
@@ -210,7 +211,7 @@ impl Run<'_> {
         for at in order.chunks(TILE) {
             self.write_tile(at, &mut frames);
         }
-        sealed.bytes = bytes;
+        sealed.bytes = SecretBytes(bytes);
     }
 
     fn write_tile(&self, at: &[u32], frames: &mut [&mut [u8]]) {

@@ -23,7 +23,7 @@ use super::start::{self, Started};
 use crate::error::{Error, Events, Status};
 use crate::limits::{LOW_STOCK, MAX_NAME, MAX_ROWS};
 use crate::ratchet::{Bundle, Peer};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretBytes};
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Changes, Key, Kind as RowKind, Store};
@@ -303,19 +303,33 @@ impl Engine {
     pub fn delete_account(&self, id: AccountId) -> Result<(), Error> {
         self.may_be_called()?;
         let _founding = self.founding.lock().unwrap_or_else(PoisonError::into_inner);
-        self.find(id)?;
+        let account = self.find(id)?;
+        // From here on no call finds it; those that have are waited for.
+        self.set_account(id, None);
         let slots = self.columns.slots_of(id.0);
         let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
         let claimed = self.claims.claim(&handles, self.columns.len(), Vec::new());
         let groups = self.groups.claim_account(id.0);
-        self.store().delete_account(id.0)?;
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner)[id.0 as usize] = None;
+        let deleted = {
+            let mut store = self.store();
+            let deleted = store.delete_account(id.0);
+            // It can be gone and yet something be wrong, such as traces that could not be wiped.
+            if deleted.is_err() && store.accounts().is_ok_and(|left| left.iter().any(|(left, _)| *left == id.0)) {
+                self.set_account(id, Some(account));
+                return deleted;
+            }
+            deleted
+        };
         for slot in slots {
             self.columns.fill(slot, Peer::default());
         }
         self.groups.clear(&groups);
         drop(claimed);
-        Ok(())
+        deleted
+    }
+
+    fn set_account(&self, id: AccountId, account: Option<Arc<Account>>) {
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner)[id.0 as usize] = account;
     }
 
     /// What is public of an account.
@@ -446,7 +460,7 @@ impl Engine {
         self.change(handles, |_, peer| {
             peer.current = None;
             peer.archived.clear();
-            Dirty { current: true, archived: true, ..Dirty::default() }
+            Dirty { identity: true, current: true, archived: true }
         })
     }
 
@@ -523,7 +537,7 @@ impl Engine {
                 Ok(())
             })?;
             for (slot, rows) in unloaded.into_iter().zip(peers) {
-                self.columns.fill(slot, rows.finish());
+                self.columns.fill(slot, rows.finish()?);
             }
         }
         Ok((plan, stock))
@@ -599,7 +613,7 @@ impl Engine {
                 page.set_sending(i, take(chain));
             }
         }
-        results.push((unknown(&plan), Vec::new()));
+        results.push((unknown(&plan), SecretBytes::default()));
         let rows = Rows::assemble(handles.len(), borrow(&results));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
@@ -612,6 +626,7 @@ impl Engine {
     /// [`Error::Malformed`] if the lengths differ or a kind is another one; [`Error::Store`]: then nothing has
     /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE.
     pub fn decrypt(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Result<Rows, Error> {
+        self.may_be_called()?;
         check_lengths("data", handles.len(), frames.len())?;
         check_lengths("kinds", handles.len(), kinds.len())?;
         let pairwise = |kind: u8| kind == Kind::Message as u8 || kind == Kind::PrekeyMessage as u8;
@@ -648,7 +663,7 @@ impl Engine {
             }
         }
         self.put_back(changed);
-        results.push((unknown(&plan), Vec::new()));
+        results.push((unknown(&plan), SecretBytes::default()));
         let mut rows = Rows::assemble(handles.len(), borrow(&results));
         consumed.sort_unstable_by_key(|&(_, _, row)| row);
         for (account, _, row) in consumed {
@@ -656,9 +671,6 @@ impl Engine {
             if account.stock.fetch_sub(1, Ordering::Relaxed) <= LOW_STOCK {
                 rows.events[row as usize] |= Events::STOCK_LOW.0;
             }
-        }
-        for (_, bytes) in &mut results {
-            zeroize::Zeroize::zeroize(bytes);
         }
         self.count(&rows, Some(&self.decrypted));
         Ok(rows)
@@ -727,7 +739,7 @@ impl Engine {
 }
 
 /// Runs' results as [`Rows::assemble`] takes them.
-pub(super) fn borrow(results: &[(Vec<Outcome>, Vec<u8>)]) -> impl Iterator<Item = (&[Outcome], &[u8])> + Clone {
+pub(super) fn borrow(results: &[(Vec<Outcome>, SecretBytes)]) -> impl Iterator<Item = (&[Outcome], &[u8])> + Clone {
     results.iter().map(|(outcomes, bytes)| (&outcomes[..], &bytes[..]))
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
-use interlane_lanes::kernels::xeddsa::{Sign, Verify};
+use interlane_lanes::kernels::xeddsa::{Encode, EncodeOwn, Sign, Verify};
 use zeroize::Zeroize;
 
 use super::accounts::{AccountId, pair};
@@ -19,7 +19,7 @@ use super::tile;
 use crate::error::{Error, Events, Status};
 use crate::limits::{MAX_PLAINTEXT, MAX_ROWS};
 use crate::ratchet::{ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates};
-use crate::secret::{Secret, SecretColumn};
+use crate::secret::{Secret, SecretBytes, SecretColumn};
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{
     DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderKeyMessage, block_padding, strip_block_padding,
@@ -109,7 +109,7 @@ struct Scratch {
 #[derive(Default)]
 struct Ended {
     outcomes: Vec<Outcome>,
-    bytes: Vec<u8>,
+    bytes: SecretBytes,
     scratches: Vec<Scratch>,
 }
 
@@ -195,7 +195,7 @@ impl Engine {
             self.store().load(&keys, &mut |at, body| {
                 let mut slot = slots.of(unloaded[at / 2]);
                 if at.is_multiple_of(2) {
-                    slot.record = Box::new(records::get(body)?);
+                    *slot.record = records::get(body)?;
                 } else {
                     slot.holders = records::get(body)?;
                 }
@@ -241,7 +241,7 @@ impl Engine {
         if self.durable() {
             self.commit(changes)?;
         }
-        let mut results = vec![(unknown(plan), Vec::new())];
+        let mut results = vec![(unknown(plan), SecretBytes::default())];
         let slots = self.groups.slots();
         for run in runs {
             for scratch in run.scratches.into_iter().filter(|scratch| scratch.dirty) {
@@ -253,11 +253,7 @@ impl Engine {
             }
             results.push((run.outcomes, run.bytes));
         }
-        let rows = Rows::assemble(n, borrow(&results));
-        for (_, bytes) in &mut results {
-            bytes.zeroize();
-        }
-        Ok(rows)
+        Ok(Rows::assemble(n, borrow(&results)))
     }
 
     /// The distribution message of one's own sender key, which is made where there is none.
@@ -276,7 +272,7 @@ impl Engine {
                 let own = own.get_or_insert_with(|| new_sender_key(self, &randomness, row as usize));
                 let message = DistributionMessage {
                     id: own.id,
-                    iteration: own.chain.index,
+                    iteration: u32::try_from(own.chain.index).unwrap_or(u32::MAX),
                     chain_key: own.chain.key.duplicate(),
                     signing_key: own.signing.public,
                 };
@@ -306,7 +302,7 @@ impl Engine {
                 let SenderKeyRecord::Theirs(states) = &mut **record else { continue };
                 ended.outcomes.push(match DistributionMessage::parse(messages.row(row as usize)) {
                     Some(message) => {
-                        *dirty |= states.accept(message);
+                        *dirty |= states.accept(message, |key| encode(self, key));
                         Outcome::done(row, Events::default())
                     }
                     None => Outcome::failed(row, Status::Invalid),
@@ -368,7 +364,8 @@ impl Engine {
                     ended.outcomes.push(Outcome::failed(row, Status::TooLong));
                     continue;
                 }
-                let Some(iteration) = own.chain.index.checked_add(wave).filter(|&at| at != u32::MAX) else {
+                let iteration = u32::try_from(own.chain.index + u64::from(wave)).ok().filter(|&at| at != u32::MAX);
+                let Some(iteration) = iteration else {
                     ended.outcomes.push(Outcome::failed(row, Status::Exhausted));
                     continue;
                 };
@@ -443,10 +440,12 @@ impl Engine {
         }
         self.backend.run(cbc::Encrypt { keys: &keys.0[..n], ivs: &keys.1[..n], rows: &mut texts[..n] });
         let (mut privates, mut randoms) = (tile::column::<32>(), tile::column::<64>());
+        let mut encodings = [[0; 32]; TILE];
         let mut signed: [&[u8]; TILE] = [&[]; TILE];
         for (lane, (row, frame)) in rows.iter().zip(&frames).enumerate() {
             if let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[row.scratch].record {
                 privates[lane] = *own.signing.private.expose();
+                encodings[lane] = own.encoding;
             }
             randoms[lane] = *randomness.signature(row.row as usize).expose();
             signed[lane] = &frame[..frame.len() - SIGNATURE_BYTES];
@@ -454,6 +453,7 @@ impl Engine {
         let mut signatures = [[0; SIGNATURE_BYTES]; TILE];
         self.backend.run(Sign {
             privates: &privates[..n],
+            encodings: Some(&encodings[..n]),
             messages: &signed[..n],
             randoms: &randoms[..n],
             out: &mut signatures[..n],
@@ -492,6 +492,7 @@ impl Engine {
             }
         }
         rows.sort_by_key(|row| row.wave);
+        ended.bytes.reserve_exact(rows.iter().map(|row| row.message.ciphertext.len()).sum());
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {
             let number = first.wave;
@@ -510,20 +511,31 @@ impl Engine {
 
     /// Signatures first: the chain is not touched for a frame that is not the sender's.
     fn verify_group<'a>(&self, wave: Vec<Incoming<'a>>, ended: &mut Ended) -> Vec<Attempt<'a>> {
-        let (mut publics, mut known) = (Vec::with_capacity(wave.len()), Vec::with_capacity(wave.len()));
+        let (mut publics, mut encodings) = (Vec::with_capacity(wave.len()), Vec::with_capacity(wave.len()));
+        let mut known = Vec::with_capacity(wave.len());
         for incoming in wave {
             match state(ended, incoming.scratch, incoming.message.id) {
-                Some(state) => {
-                    publics.push(state.signing_key);
-                    known.push(incoming);
-                }
+                Some(state) => match state.encoding {
+                    Some(encoding) => {
+                        publics.push(state.signing_key);
+                        encodings.push(encoding);
+                        known.push(incoming);
+                    }
+                    None => ended.outcomes.push(Outcome::failed(incoming.row, Status::Invalid)),
+                },
                 None => ended.outcomes.push(Outcome::failed(incoming.row, Status::NoSenderKey)),
             }
         }
         let messages: Vec<&[u8]> = known.iter().map(|incoming| incoming.message.signed).collect();
         let signatures: Vec<[u8; SIGNATURE_BYTES]> = known.iter().map(|incoming| *incoming.message.signature).collect();
         let mut ok = vec![false; known.len()];
-        self.backend.run(Verify { publics: &publics, messages: &messages, signatures: &signatures, ok: &mut ok });
+        self.backend.run(Verify {
+            publics: &publics,
+            encodings: Some(&encodings),
+            messages: &messages,
+            signatures: &signatures,
+            ok: &mut ok,
+        });
         let mut attempts = Vec::with_capacity(known.len());
         for (incoming, ok) in known.into_iter().zip(ok) {
             let state = state(ended, incoming.scratch, incoming.message.id).filter(|_| ok);
@@ -668,11 +680,22 @@ impl Engine {
 
 /// A fresh sender key, drawn for the row that first distributes it.
 fn new_sender_key(engine: &Engine, randomness: &Randomness, row: usize) -> OwnSenderKey {
+    let signing = pair(engine.backend, randomness.draw(row, Purpose::SenderSigning));
+    let mut encoding = [[0; 32]];
+    engine.backend.run(EncodeOwn { privates: &[*signing.private.expose()], out: &mut encoding });
     OwnSenderKey {
         id: randomness.number(row) & 0x7fff_ffff,
         chain: ChainKey::first(randomness.draw(row, Purpose::SenderChain)),
-        signing: pair(engine.backend, randomness.draw(row, Purpose::SenderSigning)),
+        signing,
+        encoding: encoding[0],
     }
+}
+
+/// A sender's signing key as signatures have it.
+fn encode(engine: &Engine, key: &[u8; 32]) -> Option<[u8; 32]> {
+    let (mut encoding, mut ok) = ([[0; 32]], [false]);
+    engine.backend.run(Encode { publics: &[*key], out: &mut encoding, ok: &mut ok });
+    ok[0].then_some(encoding[0])
 }
 
 /// Cipher keys and IVs of a tile of seeds.
@@ -705,8 +728,8 @@ fn commit_attempt(attempt: &mut Attempt<'_>, scratch: &mut Scratch) {
         return;
     }
     state.skipped.reserve(attempt.passed.len());
-    for (index, seed) in (state.chain.index..).zip(attempt.passed.drain(..)) {
-        state.skipped.push(index, seed);
+    for (index, seed) in (state.chain.index..).zip(attempt.passed.iter_mut()) {
+        state.skipped.push(u32::try_from(index).expect("below the frame's iteration"), std::mem::take(seed));
     }
     state.chain = attempt.chain.duplicate();
 }

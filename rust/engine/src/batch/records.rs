@@ -12,9 +12,12 @@ use crate::store::{Changes, Key, Kind};
 struct PeerRecord<'a> {
     address: &'a str,
     identity: Option<[u8; 32]>,
+    /// Whether there is a session's row.
+    session: bool,
 }
 
-/// The newest key of a chain, with as much of its ratchet key as tells it from other chains.
+/// The newest key of a chain, with as much of its ratchet key as tells it from other chains. It stands beside every
+/// session's row: the chain in there is older or the same, and where this row is missing the store is damaged.
 #[derive(Serialize, Deserialize)]
 struct ChainRecord {
     ratchet: [u8; 8],
@@ -42,8 +45,7 @@ pub(crate) fn put<T: Serialize>(changes: &mut Changes, key: Key, record: &T) {
 
 /// Reads a row.
 pub(crate) fn get<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
-    postcard::from_bytes(body)
-        .map_err(|_| Error::Store("a row of the store cannot be read: restore the store from a backup".into()))
+    postcard::from_bytes(body).map_err(|_| damaged())
 }
 
 /// Puts the sending chain's newest key.
@@ -76,11 +78,22 @@ pub(crate) struct Dirty {
 /// Puts those of a peer's rows that changed.
 pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &str, peer: &Peer) {
     if dirty.identity {
-        put(changes, Key { kind: Kind::Peer, ..key }, &PeerRecord { address, identity: peer.identity });
+        put(
+            changes,
+            Key { kind: Kind::Peer, ..key },
+            &PeerRecord { address, identity: peer.identity, session: peer.current.is_some() },
+        );
     }
     if dirty.current {
         match &peer.current {
-            Some(session) => put(changes, Key { kind: Kind::Session, ..key }, session),
+            Some(session) => {
+                put(changes, Key { kind: Kind::Session, ..key }, session);
+                put_sending(changes, key, &session.ratchet.public, &session.sending);
+                match session.receiving.first() {
+                    Some(newest) => put_receiving(changes, key, &newest.ratchet_key, &newest.chain),
+                    None => changes.delete(Key { kind: Kind::Receiving, ..key }),
+                }
+            }
             None => {
                 for kind in [Kind::Session, Kind::Sending, Kind::Receiving] {
                     changes.delete(Key { kind, ..key });
@@ -105,6 +118,7 @@ pub(crate) const PEER_KINDS: [Kind; 5] = [Kind::Peer, Kind::Session, Kind::Archi
 #[derive(Default)]
 pub(crate) struct PeerRows {
     peer: Peer,
+    has_session: bool,
     sending: Option<ChainRecord>,
     receiving: Option<ChainRecord>,
 }
@@ -113,7 +127,10 @@ impl PeerRows {
     /// Takes one row in.
     pub(crate) fn add(&mut self, kind: Kind, body: &[u8]) -> Result<(), Error> {
         match kind {
-            Kind::Peer => self.peer.identity = get::<PeerRecord<'_>>(body)?.identity,
+            Kind::Peer => {
+                let record = get::<PeerRecord<'_>>(body)?;
+                (self.peer.identity, self.has_session) = (record.identity, record.session);
+            }
             Kind::Session => self.peer.current = Some(get(body)?),
             Kind::Archive => {
                 self.peer.archived = get_owned::<Vec<Session>>(body)?.into_iter().map(std::sync::Arc::new).collect();
@@ -125,24 +142,39 @@ impl PeerRows {
         Ok(())
     }
 
-    /// The peer: a chain's own row is newer than the session's where it is of the same chain and further on.
-    pub(crate) fn finish(self) -> Peer {
+    /// The peer, its chains as their own rows have them.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if a row is missing that must be there: to go on without it would use keys twice.
+    pub(crate) fn finish(self) -> Result<Peer, Error> {
         let mut peer = self.peer;
+        if self.has_session != peer.current.is_some() {
+            return Err(damaged());
+        }
         if let Some(session) = &mut peer.current {
-            let newer = |record: ChainRecord, ratchet_key: &[u8; 32], chain: &mut ChainKey| {
-                if ratchet_key.first_chunk() == Some(&record.ratchet) && record.chain.index > chain.index {
-                    *chain = record.chain;
-                }
-            };
-            if let Some(record) = self.sending {
-                newer(record, &session.ratchet.public, &mut session.sending);
-            }
-            if let (Some(record), Some(newest)) = (self.receiving, session.receiving.first_mut()) {
-                newer(record, &newest.ratchet_key, &mut newest.chain);
+            newest(self.sending, &session.ratchet.public, &mut session.sending)?;
+            match session.receiving.first_mut() {
+                Some(chain) => newest(self.receiving, &chain.ratchet_key, &mut chain.chain)?,
+                None if self.receiving.is_some() => return Err(damaged()),
+                None => {}
             }
         }
-        peer
+        Ok(peer)
     }
+}
+
+fn newest(record: Option<ChainRecord>, ratchet_key: &[u8; 32], chain: &mut ChainKey) -> Result<(), Error> {
+    match record {
+        Some(record) if ratchet_key.first_chunk() == Some(&record.ratchet) && record.chain.index >= chain.index => {
+            *chain = record.chain;
+            Ok(())
+        }
+        _ => Err(damaged()),
+    }
+}
+
+fn damaged() -> Error {
+    Error::Store("a row of the store is missing or cannot be read: restore the store from a backup".into())
 }
 
 fn get_owned<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {

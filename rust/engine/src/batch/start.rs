@@ -73,7 +73,7 @@ pub(super) fn start(
         if changed {
             events |= Events::IDENTITY_CHANGED;
         }
-        initiator.dirty.identity |= trusted != Some(session.their_identity);
+        initiator.dirty.identity |= trusted != Some(session.their_identity) || initiator.peer.current.is_none();
         initiator.dirty.archived |= initiator.peer.current.is_some();
         initiator.dirty.current = true;
         initiator.peer.identity = Some(session.their_identity);
@@ -138,7 +138,13 @@ fn verify(engine: &Engine, beginnings: Vec<Beginning>, started: &mut Started) ->
     let messages: Vec<&[u8]> = beginnings.iter().map(|beginning| &beginning.prekey_wire[..]).collect();
     let signatures: Vec<[u8; 64]> = beginnings.iter().map(|beginning| beginning.bundle.signature).collect();
     let mut ok = vec![false; beginnings.len()];
-    engine.backend.run(Verify { publics: &publics, messages: &messages, signatures: &signatures, ok: &mut ok });
+    engine.backend.run(Verify {
+        publics: &publics,
+        encodings: None,
+        messages: &messages,
+        signatures: &signatures,
+        ok: &mut ok,
+    });
     let mut verified = Vec::with_capacity(beginnings.len());
     for (beginning, ok) in beginnings.into_iter().zip(ok) {
         if ok {

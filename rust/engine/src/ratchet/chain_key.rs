@@ -8,7 +8,8 @@ use crate::secret::Secret;
 #[derive(Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct ChainKey {
     pub(crate) key: Secret<32>,
-    pub(crate) index: u32,
+    /// Wider than a counter on the wire: after the last counter a chain stands behind it.
+    pub(crate) index: u64,
 }
 
 impl ChainKey {

@@ -13,12 +13,14 @@ pub(crate) struct OwnSenderKey {
     pub(crate) id: u32,
     pub(crate) chain: ChainKey,
     pub(crate) signing: KeyPair,
+    /// The signing key as signatures have it: kept, because making it is half of signing.
+    pub(crate) encoding: [u8; 32],
 }
 
 impl OwnSenderKey {
     /// A copy to advance and to drop if the batch is not committed.
     pub(crate) fn duplicate(&self) -> Self {
-        Self { id: self.id, chain: self.chain.duplicate(), signing: self.signing.duplicate() }
+        Self { id: self.id, chain: self.chain.duplicate(), signing: self.signing.duplicate(), encoding: self.encoding }
     }
 }
 
@@ -27,6 +29,8 @@ impl OwnSenderKey {
 pub(crate) struct SenderKeyState {
     pub(crate) id: u32,
     pub(crate) signing_key: [u8; 32],
+    /// The signing key as signatures have it; `None` if it is no point, under which nothing verifies.
+    pub(crate) encoding: Option<[u8; 32]>,
     pub(crate) chain: ChainKey,
     pub(crate) skipped: SkippedKeys,
 }
@@ -37,9 +41,9 @@ impl SenderKeyState {
     /// # Errors
     /// DUPLICATE and TOO_FAR_AHEAD. Ask only after the signature was verified.
     pub(crate) fn place(&self, message: &SenderKeyMessage<'_>) -> Result<Option<u32>, Status> {
-        match message.iteration.checked_sub(self.chain.index) {
-            Some(steps) if steps > MAX_FORWARD_JUMP => Err(Status::TooFarAhead),
-            Some(steps) => Ok(Some(steps)),
+        match u64::from(message.iteration).checked_sub(self.chain.index) {
+            Some(steps) if steps > u64::from(MAX_FORWARD_JUMP) => Err(Status::TooFarAhead),
+            Some(steps) => Ok(Some(steps as u32)),
             None if self.skipped.contains(message.iteration) => Ok(None),
             None => Err(Status::Duplicate),
         }
@@ -49,6 +53,7 @@ impl SenderKeyState {
         Self {
             id: self.id,
             signing_key: self.signing_key,
+            encoding: self.encoding,
             chain: self.chain.duplicate(),
             skipped: self.skipped.duplicate(),
         }
@@ -71,8 +76,12 @@ impl SenderKeyStates {
     }
 
     /// Takes a distribution message in. The same key again keeps the state (a reset would lose late frames); the
-    /// same id with another key replaces it. Says whether anything changed.
-    pub(crate) fn accept(&mut self, message: DistributionMessage) -> bool {
+    /// same id with another key replaces it. `encode` makes the signing key's encoding. Says whether anything changed.
+    pub(crate) fn accept(
+        &mut self,
+        message: DistributionMessage,
+        encode: impl FnOnce(&[u8; 32]) -> Option<[u8; 32]>,
+    ) -> bool {
         if let Some(at) = self.0.iter().position(|state| state.id == message.id) {
             if self.0[at].signing_key == message.signing_key {
                 return false;
@@ -83,7 +92,8 @@ impl SenderKeyStates {
         let state = SenderKeyState {
             id: message.id,
             signing_key: message.signing_key,
-            chain: ChainKey { key: message.chain_key, index: message.iteration },
+            encoding: encode(&message.signing_key),
+            chain: ChainKey { key: message.chain_key, index: u64::from(message.iteration) },
             skipped: SkippedKeys::default(),
         };
         self.0.insert(0, Box::new(state));

@@ -56,18 +56,31 @@ pub(crate) enum Place {
     NewChain { steps: u32 },
 }
 
+impl Place {
+    /// Chain steps before the frame's own.
+    pub(crate) fn steps(self) -> u32 {
+        match self {
+            Self::Ahead { steps, .. } | Self::NewChain { steps } => steps,
+            Self::Skipped { .. } => 0,
+        }
+    }
+}
+
 impl Session {
     /// Where the frame belongs, without any cryptography.
     ///
     /// # Errors
     /// DUPLICATE and TOO_FAR_AHEAD.
     pub(crate) fn place(&self, message: &SignalMessage<'_>) -> Result<Place, Status> {
-        let within = |steps: u32| if steps > MAX_FORWARD_JUMP { Err(Status::TooFarAhead) } else { Ok(steps) };
+        let within = |steps: u64| match u32::try_from(steps) {
+            Ok(steps) if steps <= MAX_FORWARD_JUMP => Ok(steps),
+            _ => Err(Status::TooFarAhead),
+        };
         let known = self.receiving.iter().position(|chain| chain.ratchet_key == message.ratchet_key);
         let Some(chain) = known else {
-            return Ok(Place::NewChain { steps: within(message.counter)? });
+            return Ok(Place::NewChain { steps: within(u64::from(message.counter))? });
         };
-        match message.counter.checked_sub(self.receiving[chain].chain.index) {
+        match u64::from(message.counter).checked_sub(self.receiving[chain].chain.index) {
             Some(steps) => Ok(Place::Ahead { chain, steps: within(steps)? }),
             None if self.receiving[chain].skipped.contains(message.counter) => Ok(Place::Skipped { chain }),
             None => Err(Status::Duplicate),
@@ -82,7 +95,7 @@ impl Session {
 
     /// Replaces the sending chain after a turn.
     pub(crate) fn begin_sending(&mut self, ratchet: KeyPair, chain: ChainKey) {
-        self.previous_counter = self.sending.index.saturating_sub(1);
+        self.previous_counter = self.sending.index.saturating_sub(1) as u32;
         self.ratchet = ratchet;
         self.sending = chain;
     }

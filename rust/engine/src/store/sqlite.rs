@@ -60,6 +60,10 @@ const SMALLEST_PAGE: u64 = 512;
 /// KiB of pages kept in memory.
 const CACHE_KIB: i64 = 32 << 10;
 
+/// What a second opener is told.
+const OPEN_ELSEWHERE: &str =
+    "is open in another process (or twice in this one): a store has one owner, so close it there first";
+
 /// A section of a block begins with its account and length.
 const SECTION_HEAD: usize = 4 + 4;
 
@@ -74,6 +78,11 @@ pub(crate) struct SqliteStore {
     path: PathBuf,
     /// None once closed.
     connection: Option<Connection>,
+    /// Locked for as long as the store is open. SQLite's own lock goes when this process closes the file for whatever
+    /// reason (POSIX has it so); this one does not. Behind `connection`, so that it goes after it.
+    owner: Option<fs::File>,
+    /// The process that opened the store: a fork of it must not touch the files, not even to close them.
+    process: u32,
     store_id: StoreId,
     data_keys: DataKeys,
     /// The last block appended. Numbers are never given twice.
@@ -122,13 +131,14 @@ impl SqliteStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path, &operator_key)?,
             Err(error) => return Err(file_error(&path, &error)),
         }
+        let owner = own(&path)?;
         connect(&path, access)
-            .and_then(|connection| Self::read(&path, connection, operator_key))
+            .and_then(|connection| Self::read(&path, owner, connection, operator_key))
             .map_err(|fault| fault.explain(&path))
     }
 
     /// Checks what the file is and reads what has to be in memory.
-    fn read(path: &Path, connection: Connection, operator_key: Secret<32>) -> Result<Self, Fault> {
+    fn read(path: &Path, owner: fs::File, connection: Connection, operator_key: Secret<32>) -> Result<Self, Fault> {
         if connection.is_readonly(rusqlite::MAIN_DB)? {
             return Err(said(path, "is read-only: make it and its folder writable for this user").into());
         }
@@ -161,6 +171,8 @@ impl SqliteStore {
         let mut store = Self {
             path: path.to_owned(),
             connection: None,
+            owner: Some(owner),
+            process: std::process::id(),
             store_id,
             data_keys,
             sequence: folded,
@@ -436,6 +448,15 @@ impl SqliteStore {
     }
 }
 
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // SQLite would take the parent's log for its own, fold it and unlink it under the parent's hands.
+            std::mem::forget(self.connection.take());
+        }
+    }
+}
+
 impl Store for SqliteStore {
     fn durable(&self) -> bool {
         true
@@ -580,6 +601,7 @@ impl Store for SqliteStore {
         if self.failed {
             // What is on the disk is for the next opening to find out.
             self.connection.take().ok_or(Error::Closed)?;
+            self.owner = None;
             return Ok(());
         }
         if !self.newest.is_empty() || self.frozen.is_some() || self.swept < self.sequence {
@@ -589,6 +611,7 @@ impl Store for SqliteStore {
         self.with_connection(|_, connection| checkpoint(connection))?;
         let closed = self.connection.take().map(Connection::close);
         closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))?;
+        self.owner = None;
         Ok(())
     }
 }
@@ -706,6 +729,16 @@ fn create_private(path: &Path) -> io::Result<()> {
 /// Makes a new name outlive a power cut. Only Unix has a way to.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Takes the file for this process alone.
+fn own(path: &Path) -> Result<fs::File, Error> {
+    let file = fs::File::open(path).map_err(|error| file_error(path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(said(path, OPEN_ELSEWHERE)),
+        Err(fs::TryLockError::Error(error)) => Err(file_error(path, &error)),
+    }
 }
 
 /// Opens a file that exists. Nothing is read or written.
@@ -859,9 +892,7 @@ impl Fault {
             Self::Said(error) => return error,
         };
         let text = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                "is open in another process (or twice in this one): a store has one owner, so close it there first"
-            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OPEN_ELSEWHERE,
             Some(ErrorCode::NotADatabase) => {
                 "is not an interlane store: name another file, or restore it from a backup"
             }

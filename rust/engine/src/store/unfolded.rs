@@ -47,6 +47,7 @@ struct Entry {
 }
 
 impl Unfolded {
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

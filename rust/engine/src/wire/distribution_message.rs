@@ -2,6 +2,7 @@
 
 use super::protobuf::{Field, Fields, Writer, narrow};
 use super::{VERSION, parse_public_key, version_is_known};
+use crate::limits::MAX_FRAME;
 use crate::secret::Secret;
 
 /// The sender key from some iteration on.
@@ -17,6 +18,9 @@ impl DistributionMessage {
     const MAX_LEN: usize = 1 + 6 + 6 + 34 + 35;
 
     pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
+        if frame.len() > MAX_FRAME {
+            return None;
+        }
         let (&version, fields) = frame.split_first()?;
         if !version_is_known(version) {
             return None;
