@@ -154,6 +154,7 @@ fn main() {
     time("xeddsa::Verify, 64 bytes", 10, &mut || {
         backend.run(xeddsa::Verify {
             publics: black_box(&points),
+            encodings: None,
             messages: &short,
             signatures: &signatures,
             ok: &mut ok,
@@ -163,6 +164,7 @@ fn main() {
     time("xeddsa::Sign, 64 bytes", 10, &mut || {
         backend.run(xeddsa::Sign {
             privates: black_box(&keys),
+            encodings: None,
             messages: &short,
             randoms: &[[1; 64]; ROWS],
             out: &mut signatures,

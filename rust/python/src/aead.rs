@@ -65,8 +65,8 @@ impl Associated {
 struct Arguments {
     algorithm: Algorithm,
     backend: Backend,
-    keys: zeroize::Zeroizing<Vec<[u8; 32]>>,
-    nonces: zeroize::Zeroizing<Vec<[u8; 12]>>,
+    keys: input::Keys<32>,
+    nonces: input::Keys<12>,
     rows: OwnedRows,
     associated: Associated,
     /// Whether a row's tag was right; sealing has nothing to refuse.

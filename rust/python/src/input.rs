@@ -2,6 +2,7 @@
 //! the copies: a caller's buffer may change under a released GIL.
 
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -369,23 +370,22 @@ pub(crate) fn exactly<const N: usize>(argument: &str, object: &Bound<'_, PyAny>)
 }
 
 /// `count` values of `N` bytes: one buffer of `count * N`, or a sequence of bytes-like objects. Zeroed when dropped.
-pub(crate) fn fixed<const N: usize>(
-    argument: &str,
-    object: &Bound<'_, PyAny>,
-    count: usize,
-) -> PyResult<Zeroizing<Vec<[u8; N]>>> {
-    let mut values = Zeroizing::new(vec![[0; N]; count]);
+pub(crate) fn fixed<const N: usize>(argument: &str, object: &Bound<'_, PyAny>, count: usize) -> PyResult<Keys<N>> {
+    let mut values = Keys(Vec::with_capacity(count));
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let given = object.len()?;
         if given != count {
             return Err(malformed(argument, format!("{given} for {count} rows; give one for each row")));
         }
-        for (i, (value, item)) in values.iter_mut().zip(object.try_iter()?).enumerate() {
+        for (i, item) in object.try_iter()?.take(count).enumerate() {
             let item = item?;
-            match item.cast::<PyBytes>().ok().and_then(|item| item.as_bytes().try_into().ok()) {
-                Some(bytes) => *value = bytes,
-                None => *value = *exactly(&format!("{argument}[{i}]"), &item)?,
-            }
+            values.0.push(match item.cast::<PyBytes>().ok().and_then(|item| item.as_bytes().try_into().ok()) {
+                Some(bytes) => bytes,
+                None => *exactly(&format!("{argument}[{i}]"), &item)?,
+            });
+        }
+        if values.0.len() != count {
+            return Err(malformed(argument, "it became shorter while it was read; do not change it meanwhile"));
         }
         return Ok(values);
     }
@@ -394,10 +394,26 @@ pub(crate) fn fixed<const N: usize>(
         let given = view.len();
         return Err(malformed(argument, format!("{given} bytes for {count} rows; give {N} for each row")));
     }
-    let mut copied = view.to_vec();
-    values.as_flattened_mut().copy_from_slice(&copied);
-    copied.zeroize();
+    // SAFETY: the held buffer is contiguous and has count × N bytes; bytes have no invalid bits and no alignment.
+    unsafe { append(view.pointer().cast::<[u8; N]>(), 0, count, &mut values.0) };
     Ok(values)
+}
+
+/// Keys or nonces, one a row: zeroed when dropped.
+pub(crate) struct Keys<const N: usize>(Vec<[u8; N]>);
+
+impl<const N: usize> Deref for Keys<N> {
+    type Target = [[u8; N]];
+    fn deref(&self) -> &[[u8; N]] {
+        &self.0
+    }
+}
+
+impl<const N: usize> Drop for Keys<N> {
+    fn drop(&mut self) {
+        self.0.fill([0; N]);
+        zeroize::optimization_barrier(&self.0[..]);
+    }
 }
 
 /// Makes the engine's call without the GIL.

@@ -3,17 +3,22 @@
 use super::{Aead, Isa, Lanes};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chacha20poly1305::ChaCha20Poly1305;
 use curve25519_dalek::MontgomeryPoint;
+use poly1305::Poly1305;
+use poly1305::universal_hash::UniversalHash;
 use sha2::block_api::compress256;
+use subtle::ConstantTimeEq;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use graviola::key_agreement::x25519::{PublicKey, StaticPrivateKey};
 
 /// The backend without vectors.
 ///
-/// Graviola, where it runs, takes half the time of curve25519-dalek for X25519 (24 µs against 53) and a third of the
-/// time of the crate chacha20poly1305 for 256 bytes (0.5 µs against 1.6); for AES-256-GCM under a new key each it gains
+/// Graviola, where it runs, takes half the time of curve25519-dalek for X25519 (24 µs against 53) and is faster
+/// than the crate chacha20poly1305 for long rows; for AES-256-GCM under a new key each it gains
 /// nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable {
@@ -133,6 +138,11 @@ impl Isa for Portable {
     fn seal(self, cipher: Aead, key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; 16] {
         match cipher {
             Aead::Aes256Gcm => Aes256Gcm::new(key.into()).encrypt_inout_detached(nonce.into(), associated, text.into()),
+            Aead::ChaCha20Poly1305 if text.len() <= OnePass::MOST => {
+                let pass = OnePass::new(key, nonce, text);
+                text.copy_from_slice(pass.output(text.len()));
+                return pass.tag(associated, text);
+            }
             Aead::ChaCha20Poly1305 => {
                 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
                 if self.graviola {
@@ -160,6 +170,14 @@ impl Isa for Portable {
         match cipher {
             Aead::Aes256Gcm => {
                 Aes256Gcm::new(key.into()).decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into())
+            }
+            Aead::ChaCha20Poly1305 if text.len() <= OnePass::MOST => {
+                let pass = OnePass::new(key, nonce, text);
+                let ok = pass.tag(associated, text).ct_eq(tag).into();
+                if ok {
+                    text.copy_from_slice(pass.output(text.len()));
+                }
+                return ok;
             }
             Aead::ChaCha20Poly1305 => {
                 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -194,5 +212,49 @@ impl Isa for Portable {
             return StaticPrivateKey::from_array(scalar).public_key().as_bytes();
         }
         MontgomeryPoint::mul_base_clamped(*scalar).0
+    }
+}
+
+/// ChaCha20-Poly1305 (RFC 8439 §2.8) of a short row: the block that makes Poly1305's key and the row's own blocks in one
+/// run of ChaCha20, whose code takes several blocks at a time. 430 ns for 256 bytes, against 490 and 520 by the crates
+/// that do them apart.
+struct OnePass([u8; Self::MOST + 64]);
+
+impl OnePass {
+    /// Longer rows go where long blocks are fast.
+    const MOST: usize = 448;
+
+    /// The first block of the key stream, and `text` under the others.
+    #[inline]
+    fn new(key: &[u8; 32], nonce: &[u8; 12], text: &[u8]) -> Self {
+        let mut pass = Self([0; Self::MOST + 64]);
+        let used = &mut pass.0[..64 + text.len()];
+        used[64..].copy_from_slice(text);
+        ChaCha20::new(key.into(), nonce.into()).apply_keystream(used);
+        pass
+    }
+
+    fn output(&self, length: usize) -> &[u8] {
+        &self.0[64..64 + length]
+    }
+
+    /// The tag of a ciphertext.
+    #[inline]
+    fn tag(&self, associated: &[u8], ciphertext: &[u8]) -> [u8; 16] {
+        let mut mac = Poly1305::new(self.0[..32].try_into().expect("32 of 64"));
+        mac.update_padded(associated);
+        mac.update_padded(ciphertext);
+        let mut lengths = [0; 16];
+        lengths[..8].copy_from_slice(&(associated.len() as u64).to_le_bytes());
+        lengths[8..].copy_from_slice(&(ciphertext.len() as u64).to_le_bytes());
+        mac.update_padded(&lengths);
+        mac.finalize().into()
+    }
+}
+
+impl Drop for OnePass {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        zeroize::optimization_barrier(&self.0);
     }
 }

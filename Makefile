@@ -1,0 +1,82 @@
+# What a person or CI calls. `make` alone lists the targets. Needed: Python 3.11+, a Rust toolchain, a C compiler.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NATIVE := python/interlane/_native.abi3.so
+RUST := Cargo.toml Cargo.lock $(wildcard .cargo/config.toml) $(shell find rust -name '*.rs' -o -name Cargo.toml)
+INTERLANE := $(BIN)/interlane
+TRAFFIC := examples/traffic
+RELAYED := run
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test peers lint bench wheel clean
+.DELETE_ON_ERROR:
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+run: $(NATIVE) ## relay the recorded traffic of deployed peers, from a fresh store each time
+	@rm -rf $(RELAYED)
+	@mkdir $(RELAYED)
+	@chmod 700 $(RELAYED)
+	@$(INTERLANE) account import $(TRAFFIC)/accounts.json --store $(RELAYED)/gateway.db
+	@$(INTERLANE) relay $(TRAFFIC)/events.jsonl --output $(RELAYED)/answers.jsonl --store $(RELAYED)/gateway.db \
+		--batch 250 --show 16
+	@echo 'The answers are in $(RELAYED)/answers.jsonl; next: $(INTERLANE) sessions --store $(RELAYED)/gateway.db'
+
+build: $(NATIVE) ## the extension module, in .venv
+
+test: lint peers ## lint, the Rust tests, the Python tests with live peers
+	cargo test --release --workspace
+	$(BIN)/pytest -q
+
+peers: $(INSTALLED) ## the live test peers that this machine can run
+	$(BIN)/python tests/peers/setup.py
+
+lint: $(NATIVE) ## formats, clippy, ruff, mypy, stubs, layers, licences
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	cd python && $(abspath $(BIN))/python -m mypy.stubtest interlane \
+		--mypy-config-file ../pyproject.toml --allowlist stubtest-allow.txt
+	$(BIN)/pytest -q tests/test_layers.py
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny --all-features check bans licenses sources; \
+	else \
+		echo 'licences: left out, cargo-deny is not installed (cargo install --locked cargo-deny)'; \
+	fi
+
+bench: $(NATIVE) peers ## the benchmark suite: a table, a plot, benches/results.json
+	$(INTERLANE) bench
+
+# Its own environment: what is in .venv must not be what makes it work.
+wheel: $(INSTALLED) ## a manylinux2014 wheel, audited and tried in a clean environment
+	rm -rf dist
+	$(BIN)/pip install -q -r requirements-wheel.lock
+	PATH="$(abspath $(BIN)):$$PATH" maturin build --release --locked --compatibility manylinux2014 --zig --out dist
+	$(BIN)/auditwheel show dist/interlane-*.whl
+	$(BIN)/abi3audit --strict dist/interlane-*.whl
+	$(PYTHON) -m venv dist/clean
+	dist/clean/bin/pip install -q dist/interlane-*.whl
+	dist/clean/bin/python -I tests/smoke.py
+	dist/clean/bin/interlane --version
+
+clean: ## removes what make made, test peers too
+	rm -rf $(VENV) target dist $(RELAYED) $(NATIVE) tests/peers/*/node_modules tests/peers/go/peer
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+
+$(INSTALLED): requirements-dev.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "interlane needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/pip install -q -r requirements-dev.lock
+	touch $@
+
+# Installed editable: the module lies in python/interlane, where git ignores it.
+$(NATIVE): $(RUST) pyproject.toml $(INSTALLED)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
+	touch $@
