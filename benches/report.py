@@ -22,7 +22,7 @@ PLOT = HERE / "results.svg"
 NANOSECONDS = "ns"
 BYTES = "bytes"
 ALLOCATIONS = "allocations"
-TABLE_WIDTH = 110
+TABLE_WIDTH = 118
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
