@@ -1,0 +1,665 @@
+//! Tests of the SQLite store: crashes, second owners, damage, deletion, limits.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::super::memory::MemoryStore;
+use super::*;
+
+type Rows = BTreeMap<Key, Vec<u8>>;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("gateway.db")
+    }
+
+    fn open(&self) -> SqliteStore {
+        open(&self.path()).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap()).collect();
+        names.sort_by_key(fs::DirEntry::file_name);
+        names.into_iter().map(|entry| entry.file_name().into_string().unwrap()).collect()
+    }
+
+    /// The database and its log, as a crash now would leave them.
+    fn crashed(&self) -> Self {
+        let copy = Self::new();
+        for name in self.names() {
+            fs::copy(self.0.path().join(&name), copy.0.path().join(&name)).unwrap();
+        }
+        copy
+    }
+
+    /// The file without the checks of a store, which must be closed.
+    fn raw(&self) -> Connection {
+        Connection::open(self.path()).unwrap()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for name in self.names() {
+            bytes.extend(fs::read(self.0.path().join(name)).unwrap());
+        }
+        bytes
+    }
+}
+
+fn operator_key() -> Secret<32> {
+    Secret::copy_of(&[42; 32])
+}
+
+fn open(path: &Path) -> Result<SqliteStore, Error> {
+    SqliteStore::open(path, operator_key())
+}
+
+fn key(account: u32, i: u32) -> Key {
+    let mut tag = [0; 16];
+    tag[..4].copy_from_slice(&i.wrapping_mul(0x9e37_79b9).to_le_bytes());
+    tag[4..8].copy_from_slice(&i.to_le_bytes());
+    Key { account, kind: Kind::Session, tag }
+}
+
+fn puts<'a>(rows: impl IntoIterator<Item = (Key, &'a [u8])>) -> Changes {
+    let mut changes = Changes::default();
+    for (key, body) in rows {
+        changes.put(key, |bytes| bytes.extend_from_slice(body));
+    }
+    changes
+}
+
+fn account(store: &mut dyn Store, name: &str) -> u32 {
+    store.create_account(name, &mut |account| puts([(key(account, u32::MAX), name.as_bytes())])).unwrap()
+}
+
+fn load(store: &mut dyn Store, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    let mut bodies = vec![None; keys.len()];
+    store.load(keys, &mut |i, body| {
+        assert!(bodies[i].replace(body.to_vec()).is_none(), "found twice");
+        Ok(())
+    })?;
+    Ok(bodies)
+}
+
+fn scan(store: &mut dyn Store, account: u32, kind: Kind) -> Result<Rows, Error> {
+    let mut rows = Rows::new();
+    store.scan(account, kind, &mut |tag, body| {
+        assert!(rows.insert(Key { account, kind, tag }, body.to_vec()).is_none(), "found twice");
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T, Error>, says: &str) {
+    match result.map(drop) {
+        Err(Error::Store(text)) => {
+            assert!(text.contains(says), "{text:?} does not say {says:?}");
+            assert!(!text.contains('\n'), "{text:?} is not one line");
+        }
+        other => panic!("{other:?} where the store was to say {says:?}"),
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn what_is_closed_opens_again() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    assert!(store.durable());
+    assert_eq!(folder.names(), ["gateway.db", "gateway.db-wal"]);
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    refused(store.create_account("desk", &mut |_| panic!("it exists")), "there is an account desk already");
+    let mut changes = puts([(key(desk, 1), &b"one"[..]), (key(bell, 1), b"uno"), (key(desk, 1), b"two")]);
+    changes.delete(key(desk, u32::MAX));
+    changes.delete(key(bell, 77));
+    store.commit(changes).unwrap();
+    let keys = [key(bell, 1), key(desk, u32::MAX), key(desk, 1), key(desk, 2), key(bell, 1), key(99, 1)];
+    let expected =
+        [Some(&b"uno"[..]), None, Some(b"two"), None, Some(b"uno"), None].map(|body| body.map(<[u8]>::to_vec));
+    assert_eq!(load(&mut store, &keys).unwrap(), expected);
+    store.close().unwrap();
+    assert!(matches!(store.commit(Changes::default()), Err(Error::Closed)));
+    assert!(matches!(load(&mut store, &keys), Err(Error::Closed)));
+    assert!(matches!(store.close(), Err(Error::Closed)));
+    assert_eq!(folder.names(), ["gateway.db"]);
+
+    let mut store = folder.open();
+    assert_eq!(store.accounts().unwrap(), [(desk, "desk".to_owned()), (bell, "bell".to_owned())]);
+    assert_eq!(load(&mut store, &keys).unwrap(), expected);
+    assert_eq!(scan(&mut store, desk, Kind::Session).unwrap(), Rows::from([(key(desk, 1), b"two".to_vec())]));
+    assert_eq!(scan(&mut store, desk, Kind::Archive).unwrap(), Rows::new());
+    assert!(store.size_bytes().unwrap() > 0);
+    store.commit(puts([(key(desk, 1), &b"three"[..])])).unwrap();
+    assert_eq!(load(&mut store, &keys[2..3]).unwrap(), [Some(b"three".to_vec())]);
+}
+
+#[test]
+fn a_crash_loses_nothing_that_was_committed() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    for i in 0..20 {
+        store.commit(puts([(key(desk, i), &[i as u8; 50][..]), (key(desk, 100), &[i as u8; 9])])).unwrap();
+        let mut after = folder.crashed().open();
+        let keys = [key(desk, i), key(desk, 100), key(desk, i + 1)];
+        let expected = [Some(vec![i as u8; 50]), Some(vec![i as u8; 9]), None];
+        assert_eq!(load(&mut after, &keys).unwrap(), expected);
+        // What was replayed can be written over, and outlives a second crash.
+        after.commit(puts([(key(desk, i), &b"again"[..])])).unwrap();
+        drop(after);
+    }
+    let all = scan(&mut store, desk, Kind::Session).unwrap();
+    assert_eq!(all.len(), 22);
+    drop(store);
+    let mut store = folder.open();
+    assert_eq!(scan(&mut store, desk, Kind::Session).unwrap(), all);
+    store.commit(puts([(key(desk, 3), &b"new"[..])])).unwrap();
+    drop(store);
+    assert_eq!(load(&mut folder.open(), &[key(desk, 3)]).unwrap(), [Some(b"new".to_vec())]);
+}
+
+#[test]
+fn a_store_has_one_owner() {
+    const CHILD: &str = "INTERLANE_TEST_SECOND_OPENER";
+    if let Some(path) = std::env::var_os(CHILD) {
+        return refused(open(Path::new(&path)), "open in another process");
+    }
+    let folder = Folder::new();
+    let mut store = folder.open();
+    account(&mut store, "desk");
+    refused(open(&folder.path()), "open in another process");
+    let name = std::thread::current().name().expect("tests run in threads of their names").to_owned();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([&name, "--exact"])
+        .env(CHILD, folder.path())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && shown.contains("1 passed"), "{shown}");
+    account(&mut store, "bell");
+    drop(store);
+    assert_eq!(folder.open().accounts().unwrap().len(), 2);
+}
+
+#[test]
+fn another_key_opens_nothing() {
+    let folder = Folder::new();
+    drop(folder.open());
+    refused(SqliteStore::open(&folder.path(), Secret::copy_of(&[43; 32])), "another operator key");
+    folder.open();
+}
+
+#[test]
+fn a_newer_schema_and_other_files_are_refused_and_left_alone() {
+    let folder = Folder::new();
+    folder.open().close().unwrap();
+    folder.raw().pragma_update(None, "user_version", SCHEMA + 1).unwrap();
+    refused(open(&folder.path()), "has schema 2, this interlane knows 1: update interlane");
+    folder.raw().pragma_update(None, "user_version", 0).unwrap();
+    refused(open(&folder.path()), "damaged");
+
+    let folder = Folder::new();
+    folder.raw().execute_batch("CREATE TABLE t (x)").unwrap();
+    let before = folder.bytes();
+    refused(open(&folder.path()), "another program's");
+    assert_eq!(folder.bytes(), before);
+
+    let folder = Folder::new();
+    fs::write(folder.path(), "Dear diary, today I was opened as a database. ".repeat(100)).unwrap();
+    let before = folder.bytes();
+    refused(open(&folder.path()), "not an interlane store");
+    assert_eq!(folder.bytes(), before);
+}
+
+#[test]
+fn a_path_that_cannot_be_a_store_is_refused_and_nothing_is_left() {
+    let folder = Folder::new();
+    refused(open(&folder.0.path().join("missing/gateway.db")), "make the folder first");
+    refused(open(folder.0.path()), "is a folder");
+    refused(open(Path::new("/")), "is a folder");
+    fs::write(folder.path(), "").unwrap();
+    refused(open(&folder.path()), "is empty");
+    fs::remove_file(folder.path()).unwrap();
+    fs::write(folder.0.path().join("gateway.db-wal"), "of a lost database").unwrap();
+    refused(open(&folder.path()), "gateway.db-wal is there");
+    refused(open(&folder.path().join("x")), "folder does not exist");
+    assert_eq!(folder.names(), ["gateway.db-wal"]);
+    refused(open(&folder.0.path().join("a\nb/c")), "a b/c");
+}
+
+#[test]
+fn a_store_that_is_cut_short_is_refused() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    store.commit(puts((0..500).map(|i| (key(desk, i), &[7; 300][..])))).unwrap();
+    store.close().unwrap();
+    let whole = fs::metadata(folder.path()).unwrap().len();
+    for length in [1, 50, 99, 100, 4_000, u64::from(PAGE_BYTES), 3 * u64::from(PAGE_BYTES), whole / 2, whole - 1] {
+        let copy = folder.crashed();
+        fs::File::options().write(true).open(copy.path()).unwrap().set_len(length).unwrap();
+        let result = open(&copy.path()).and_then(|mut store| scan(&mut store, desk, Kind::Session));
+        refused(result, "restore it from a backup");
+    }
+}
+
+#[test]
+fn damage_is_noticed() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    store.commit(puts((0..100).map(|i| (key(desk, i), &[7; 300][..])))).unwrap();
+    let crashed = folder.crashed();
+    store.close().unwrap();
+
+    folder
+        .raw()
+        .execute("UPDATE rows SET body = zeroblob(length(body)) WHERE key = ?1", [&key(desk, 5).to_bytes()[..]])
+        .unwrap();
+    let mut store = folder.open();
+    refused(scan(&mut store, desk, Kind::Session), "damaged or moved");
+    refused(load(&mut store, &[key(desk, 5)]), "damaged or moved");
+    assert_eq!(load(&mut store, &[key(desk, 6)]).unwrap(), [Some(vec![7; 300])]);
+
+    // A block of the journal under the number of another, and one that is missing.
+    crashed.raw().execute("UPDATE journal SET seq = seq + 1", []).unwrap_err();
+    crashed.raw().execute_batch("UPDATE journal SET seq = -seq; UPDATE journal SET seq = 3 + seq").unwrap();
+    refused(open(&crashed.path()), "damaged block 1");
+    crashed.raw().execute("DELETE FROM journal WHERE seq = 1", []).unwrap();
+    refused(open(&crashed.path()), "damaged block 2");
+}
+
+#[test]
+fn a_row_opens_at_its_own_key_alone() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    store.commit(puts([(key(desk, 1), &b"a"[..]), (key(desk, 2), b"b"), (key(bell, 1), b"c")])).unwrap();
+    store.close().unwrap();
+    let copy = |from: Key, to: Key| {
+        let sql = "UPDATE rows SET body = (SELECT body FROM rows WHERE key = ?1) WHERE key = ?2";
+        assert_eq!(folder.raw().execute(sql, [&from.to_bytes()[..], &to.to_bytes()[..]]).unwrap(), 1);
+    };
+    copy(key(desk, 1), key(desk, 2));
+    copy(key(desk, 1), key(bell, 1));
+    let mut store = folder.open();
+    assert_eq!(load(&mut store, &[key(desk, 1)]).unwrap(), [Some(b"a".to_vec())]);
+    refused(load(&mut store, &[key(desk, 2)]), "damaged or moved");
+    refused(load(&mut store, &[key(bell, 1)]), "damaged or moved");
+    store.close().unwrap();
+    // An account's data key under another's name.
+    folder
+        .raw()
+        .execute("UPDATE data_keys SET wrapped = (SELECT wrapped FROM data_keys WHERE account = 1)", [])
+        .unwrap();
+    let mut store = folder.open();
+    assert_eq!(load(&mut store, &[key(desk, 1)]).unwrap(), [Some(b"a".to_vec())]);
+    refused(load(&mut store, &[key(bell, 1)]), "data key of account bell");
+}
+
+#[test]
+fn a_read_only_file_and_a_folder_without_room_for_the_log_are_refused() {
+    let folder = Folder::new();
+    folder.open().close().unwrap();
+    // Tests may run as root, whom rights do not stop.
+    refused(SqliteStore::open_with(&folder.path(), operator_key(), OpenFlags::SQLITE_OPEN_READ_ONLY), "read-only");
+    fs::create_dir(folder.0.path().join("gateway.db-wal")).unwrap();
+    refused(open(&folder.path()), "make files beside it");
+    fs::remove_dir(folder.0.path().join("gateway.db-wal")).unwrap();
+    folder.open();
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    store.commit(puts([(key(desk, 1), &b"old"[..])])).unwrap();
+    let limit = |store: &SqliteStore, pages: u32| {
+        store.connection.as_ref().unwrap().pragma_update(None, "max_page_count", pages).unwrap();
+    };
+    limit(&store, 20);
+    let large = || puts([(key(desk, 1), &b"new"[..]), (key(desk, 2), &vec![1; 1_000_000])]);
+    refused(store.commit(large()), "no room on its disk");
+    refused(store.create_account("bell", &mut |account| puts([(key(account, 1), &vec![1; 1_000_000][..])])), "no room");
+    assert_eq!(store.accounts().unwrap(), [(desk, "desk".to_owned())]);
+    refused(store.commit(puts([(key(desk + 1, 1), &b"x"[..])])), "no account of number 2");
+    let keys = [key(desk, 1), key(desk, 2)];
+    assert_eq!(load(&mut store, &keys).unwrap(), [Some(b"old".to_vec()), None]);
+    assert_eq!(load(&mut folder.crashed().open(), &keys).unwrap(), [Some(b"old".to_vec()), None]);
+    limit(&store, 1_000_000);
+    store.commit(large()).unwrap();
+    assert_eq!(account(&mut store, "bell"), desk + 1);
+    let expected = [Some(b"new".to_vec()), Some(vec![1; 1_000_000])];
+    assert_eq!(load(&mut store, &keys).unwrap(), expected);
+    drop(store);
+    assert_eq!(load(&mut folder.open(), &keys).unwrap(), expected);
+}
+
+#[test]
+fn after_a_disk_failure_the_store_is_to_be_opened_again() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    let failure = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None);
+    refused(store.transact::<()>(|_, _| Err(failure.into())), "a disk that fails");
+    refused(store.commit(puts([(key(desk, 1), &b"x"[..])])), "open it again");
+    store.close().unwrap();
+    assert_eq!(scan(&mut folder.open(), desk, Kind::Session).unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_is_on_disk_in_the_clear() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    let body: Vec<u8> = (0..64).map(|i| i * 3 + 1).collect();
+    store.commit(puts((0..50).map(|i| (key(desk, i), &body[..])))).unwrap();
+    let data_key = *store.data_keys.of(desk).unwrap().expose();
+    for closed in [false, true] {
+        if closed {
+            store.close().unwrap();
+        }
+        let bytes = folder.bytes();
+        assert!(contains(&bytes, b"desk"), "names are not secret");
+        for secret in [&body[..16], &data_key[..16], &operator_key().expose()[..16]] {
+            assert!(!contains(&bytes, secret));
+        }
+    }
+}
+
+#[test]
+fn a_deleted_account_leaves_nothing() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    let both = |first: u32| {
+        puts((first..first + 300).flat_map(|i| [desk, bell].map(|account| (key(account, i), &[9; 200][..]))))
+    };
+    store.commit(both(0)).unwrap();
+    store.close().unwrap();
+    let mut folded = Vec::new();
+    let raw = folder.raw();
+    let mut statement = raw.prepare("SELECT key, body FROM rows").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        folded.push((Key::of_bytes(&row.get::<_, Vec<u8>>(0).unwrap()).unwrap(), row.get::<_, Vec<u8>>(1).unwrap()));
+    }
+    assert_eq!(folded.len(), 602);
+    drop(rows);
+    drop(statement);
+    let wrapped: Vec<Vec<u8>> = [desk, bell]
+        .map(|id| raw.query_row("SELECT wrapped FROM data_keys WHERE account = ?1", [id], |row| row.get(0)).unwrap())
+        .into();
+    drop(raw);
+
+    let mut store = folder.open();
+    store.commit(both(300)).unwrap();
+    let block: Vec<u8> =
+        store.connection.as_ref().unwrap().query_row("SELECT block FROM journal", [], |row| row.get(0)).unwrap();
+    store.delete_account(bell).unwrap();
+    for _ in 0..2 {
+        let bytes = folder.bytes();
+        for (key, body) in &folded {
+            assert_eq!(contains(&bytes, &body[..24]), key.account == desk);
+            assert!(key.account == desk || !contains(&bytes, &key.to_bytes()));
+        }
+        assert!(contains(&bytes, &wrapped[0][..24]) && !contains(&bytes, &wrapped[1][..24]));
+        assert!(block.chunks_exact(64).all(|part| !contains(&bytes, part)));
+        drop(store);
+        store = folder.open();
+    }
+    assert_eq!(scan(&mut store, bell, Kind::Session).unwrap(), Rows::new());
+    assert_eq!(scan(&mut store, desk, Kind::Session).unwrap().len(), 601);
+    refused(store.delete_account(bell), "no account of number 2");
+    refused(store.commit(both(0)), "no account of number 2");
+    // A number is not given twice, also where the last account went.
+    assert_eq!(account(&mut store, "bell"), 3);
+}
+
+#[test]
+fn no_data_key_outlives_its_account() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let accounts: Vec<u32> = (0..400).map(|i| account(&mut store, &format!("{i}@acme.example"))).collect();
+    let wrapped: BTreeMap<u32, Vec<u8>> = accounts
+        .iter()
+        .map(|&id| {
+            let sql = "SELECT wrapped FROM data_keys WHERE account = ?1";
+            (id, store.connection.as_ref().unwrap().query_row(sql, [id], |row| row.get(0)).unwrap())
+        })
+        .collect();
+    // Enough to join and split the table's pages, in no order.
+    let gone: Vec<u32> = accounts.iter().copied().filter(|id| (id * 7_919) % 401 < 300).collect();
+    for &id in &gone {
+        store.delete_account(id).unwrap();
+    }
+    let bytes = folder.bytes();
+    for (id, wrapped) in wrapped {
+        assert_eq!(contains(&bytes, &wrapped[..24]), !gone.contains(&id), "{id}");
+    }
+}
+
+#[test]
+fn ten_thousand_rows_come_back() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    let body = |i: u32| i.to_le_bytes().repeat(1 + i as usize % 90);
+    let rows: Rows = (0..10_000).map(|i| (key([desk, bell][i as usize % 2], i), body(i))).collect();
+    let mut changes = Changes::default();
+    for i in 0..10_000 {
+        changes.put(key([desk, bell][i as usize % 2], i), |bytes| bytes.extend(body(i)));
+    }
+    store.commit(changes).unwrap();
+    let keys: Vec<Key> = (0..10_000).map(|i| key([desk, bell][i as usize % 2], i)).collect();
+    let expected: Vec<_> = keys.iter().map(|key| rows.get(key).cloned()).collect();
+    assert_eq!(load(&mut store, &keys).unwrap(), expected);
+    store.close().unwrap();
+    let mut store = folder.open();
+    assert!(store.newest.is_empty());
+    assert_eq!(load(&mut store, &keys).unwrap(), expected);
+    // Some in memory, some not.
+    store.commit(puts((0..100).map(|i| (keys[i * 97], &b"x"[..])))).unwrap();
+    let mixed = load(&mut store, &keys).unwrap();
+    for (i, body) in mixed.into_iter().enumerate() {
+        assert_eq!(body, if i % 97 == 0 && i / 97 < 100 { Some(b"x".to_vec()) } else { expected[i].clone() });
+    }
+}
+
+#[test]
+fn a_batch_of_many_blocks_is_one_commit() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    let before = store.sequence;
+    let body = vec![8; JOURNAL_BLOCK_BYTES / 4 - 100];
+    store.commit(puts((0..14).map(|i| (key([bell, desk][i as usize % 2], i), &body[..])))).unwrap();
+    assert_eq!(store.sequence - before, 3);
+    // Longer than a block.
+    store.commit(puts([(key(desk, 99), &vec![1; JOURNAL_BLOCK_BYTES + 1][..]), (key(desk, 98), b"after")])).unwrap();
+    drop(store);
+    let mut store = folder.open();
+    let keys: Vec<Key> = (0..14).map(|i| key([bell, desk][i as usize % 2], i)).collect();
+    assert!(load(&mut store, &keys).unwrap().iter().all(|found| found.as_ref() == Some(&body)));
+    let longest = load(&mut store, &[key(desk, 99), key(desk, 98)]).unwrap();
+    assert_eq!(longest, [Some(vec![1; JOURNAL_BLOCK_BYTES + 1]), Some(b"after".to_vec())]);
+}
+
+#[test]
+fn the_journal_is_folded_at_its_limit_bit_by_bit() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    store.journal_limit = 100_000;
+    let desk = account(&mut store, "desk");
+    let (mut folds, mut frozen_for, mut most) = (0, 0, 0);
+    for i in 0..400 {
+        let rows: Vec<_> = (0..20).map(|j| (key(desk, (i * 20 + j) % 3_000), vec![(i % 251) as u8; 30])).collect();
+        let before = (store.folded, store.frozen.as_ref().map_or(0, |frozen| frozen.done));
+        store.commit(puts(rows.iter().map(|(key, body)| (*key, &body[..])))).unwrap();
+        let after = (store.folded, store.frozen.as_ref().map_or(0, |frozen| frozen.done));
+        folds += usize::from(after.0 > before.0);
+        if let Some(frozen) = &store.frozen {
+            frozen_for += 1;
+            most = most.max(after.1.saturating_sub(before.1));
+            assert!(frozen.order.len() > 1_000);
+        }
+        assert!(store.newest_bytes < 102_000);
+    }
+    assert!(folds >= 3 && frozen_for > 20 * folds && most < 100, "{folds} {frozen_for} {most}");
+    let sql = "SELECT sum(length(block)) FROM journal";
+    let bytes: u64 = store.connection.as_ref().unwrap().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as u64;
+    assert!(bytes < 3 * store.journal_limit, "{bytes}");
+    let shown = scan(&mut store, desk, Kind::Session).unwrap();
+    for i in 0..3_000_u32 {
+        let last = if i < 2_000 { (6_000 + i) / 20 } else { (3_000 + i) / 20 };
+        assert_eq!(shown[&key(desk, i)], [(last % 251) as u8; 30], "{i}");
+    }
+    assert_eq!(scan(&mut folder.crashed().open(), desk, Kind::Session).unwrap(), shown);
+    // A batch that leaves the frozen part no time.
+    store.commit(puts([(key(desk, 1), &vec![1; 200_000][..])])).unwrap();
+    store.commit(puts([(key(desk, 2), &vec![2; 200_000][..])])).unwrap();
+    store.commit(puts([(key(desk, 3), &b"3"[..])])).unwrap();
+    assert_eq!(load(&mut store, &[key(desk, 1)]).unwrap(), [Some(vec![1; 200_000])]);
+    store.close().unwrap();
+    assert_eq!(folder.raw().query_row("SELECT count(*) FROM journal", [], |row| row.get::<_, i64>(0)), Ok(0));
+    let mut store = folder.open();
+    assert_eq!(scan(&mut store, desk, Kind::Session).unwrap().len(), 3_001);
+    // The next block's number is a new one: the old block of that number would not open.
+    assert!(store.sequence > 400);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Vec<(usize, usize, u32, Option<usize>)>),
+    Create,
+    Delete(usize),
+    Crash,
+    Close,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let change = (0..4_usize, 0..3_usize, 0..40_u32, prop::option::weighted(0.8, 0..200_usize));
+    let step = prop_oneof![
+        12 => prop::collection::vec(change, 0..40).prop_map(Step::Commit),
+        1 => Just(Step::Create),
+        1 => (0..4_usize).prop_map(Step::Delete),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Close),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_is_the_memory_store_that_outlives_crashes(steps in steps()) {
+        let mut folder = Folder::new();
+        let mut store = folder.open();
+        store.journal_limit = 4_000;
+        let mut model = MemoryStore::default();
+        let mut accounts = Vec::new();
+        for (i, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Create => {
+                    let name = i.to_string();
+                    accounts.push(account(&mut model, &name));
+                    prop_assert_eq!(Some(account(&mut store, &name)), accounts.last().copied());
+                }
+                Step::Delete(at) if at < accounts.len() => {
+                    let account = accounts.swap_remove(at);
+                    model.delete_account(account).unwrap();
+                    store.delete_account(account).unwrap();
+                }
+                Step::Delete(_) => {}
+                Step::Commit(rows) => {
+                    let changes = || {
+                        let mut changes = Changes::default();
+                        for (n, &(account, kind, tag, length)) in rows.iter().enumerate() {
+                            let Some(&account) = accounts.get(account) else { continue };
+                            let key = Key { kind: Kind::ALL[kind], ..key(account, tag) };
+                            match length {
+                                Some(length) => changes.put(key, |bytes| bytes.resize(bytes.len() + length, (i + n) as u8)),
+                                None => changes.delete(key),
+                            }
+                        }
+                        changes
+                    };
+                    model.commit(changes()).unwrap();
+                    store.commit(changes()).unwrap();
+                }
+                Step::Crash => {
+                    let crashed = folder.crashed();
+                    store = crashed.open();
+                    store.journal_limit = 4_000;
+                    folder = crashed;
+                }
+                Step::Close => {
+                    store.close().unwrap();
+                    store = folder.open();
+                    store.journal_limit = 4_000;
+                }
+            }
+            prop_assert_eq!(store.accounts().unwrap(), model.accounts().unwrap());
+            for &account in &accounts {
+                let keys: Vec<Key> = (0..3)
+                    .flat_map(|kind| (0..40).map(move |tag| Key { kind: Kind::ALL[kind], ..key(account, tag) }))
+                    .collect();
+                prop_assert_eq!(load(&mut store, &keys).unwrap(), load(&mut model, &keys).unwrap());
+                for kind in &Kind::ALL[..6] {
+                    prop_assert_eq!(scan(&mut store, account, *kind).unwrap(), scan(&mut model, account, *kind).unwrap());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_survive_their_encoding() {
+    let mut changes = Changes::default();
+    let lengths = [0, 1, 127, 128, 16_383, 16_384, 3_000_000];
+    for length in lengths {
+        changes.put(key(7, length), |bytes| bytes.resize(bytes.len() + length as usize, 6));
+        changes.delete(key(7, length + 1));
+    }
+    let mut block = Vec::new();
+    for &(key, change) in &changes.rows {
+        put_change(&mut block, key, change, &changes.bytes);
+    }
+    let mut rest = block.as_slice();
+    for (key, body) in changes.iter() {
+        assert_eq!(take_change(7, &mut rest), Some((key, body)));
+    }
+    assert!(rest.is_empty());
+    for cut in [1, 10, 17, 18, 20, 40] {
+        let mut rest = &block[..cut];
+        while !rest.is_empty() {
+            if take_change(7, &mut rest).is_none() {
+                break;
+            }
+        }
+    }
+    assert_eq!(take_change(7, &mut &block[..16]), None);
+    assert_eq!(take_change(7, &mut &[&[5][..], &[0; 16], &[0xff; 9]].concat()[..]), None);
+}
+
+#[test]
+fn an_old_sqlite_is_refused() {
+    check_version(rusqlite::version_number(), rusqlite::version()).unwrap();
+    refused(check_version(3_051_002, "3.51.2"), "SQLite 3.51.2 can lose commits");
+}
