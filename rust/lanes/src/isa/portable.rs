@@ -1,12 +1,15 @@
 //! Any CPU: one row at a time, by crates. Also the oracle of every vector backend.
 
 use super::{Aead, Isa, Lanes};
+use aes::Aes256Enc;
+use aes::cipher::{Block, BlockCipherEncrypt};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chacha20poly1305::ChaCha20Poly1305;
 use curve25519_dalek::MontgomeryPoint;
+use ghash::GHash;
 use poly1305::Poly1305;
 use poly1305::universal_hash::UniversalHash;
 use sha2::block_api::compress256;
@@ -137,6 +140,11 @@ impl Isa for Portable {
     #[inline]
     fn seal(self, cipher: Aead, key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; 16] {
         match cipher {
+            Aead::Aes256Gcm if text.len() <= GcmPass::MOST => {
+                let pass = GcmPass::new(key, nonce, text.len());
+                pass.apply(text);
+                return pass.tag(associated, text);
+            }
             Aead::Aes256Gcm => Aes256Gcm::new(key.into()).encrypt_inout_detached(nonce.into(), associated, text.into()),
             Aead::ChaCha20Poly1305 if text.len() <= OnePass::MOST => {
                 let pass = OnePass::new(key, nonce, text);
@@ -168,6 +176,14 @@ impl Isa for Portable {
         tag: &[u8; 16],
     ) -> bool {
         match cipher {
+            Aead::Aes256Gcm if text.len() <= GcmPass::MOST => {
+                let pass = GcmPass::new(key, nonce, text.len());
+                let ok = pass.tag(associated, text).ct_eq(tag).into();
+                if ok {
+                    pass.apply(text);
+                }
+                return ok;
+            }
             Aead::Aes256Gcm => {
                 Aes256Gcm::new(key.into()).decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into())
             }
@@ -218,7 +234,10 @@ impl Isa for Portable {
 /// ChaCha20-Poly1305 (RFC 8439 §2.8) of a short row: the block that makes Poly1305's key and the row's own blocks in one
 /// run of ChaCha20, whose code takes several blocks at a time. 430 ns for 256 bytes, against 490 and 520 by the crates
 /// that do them apart.
-struct OnePass([u8; Self::MOST + 64]);
+struct OnePass {
+    bytes: [u8; Self::MOST + 64],
+    used: usize,
+}
 
 impl OnePass {
     /// Longer rows go where long blocks are fast.
@@ -227,21 +246,21 @@ impl OnePass {
     /// The first block of the key stream, and `text` under the others.
     #[inline]
     fn new(key: &[u8; 32], nonce: &[u8; 12], text: &[u8]) -> Self {
-        let mut pass = Self([0; Self::MOST + 64]);
-        let used = &mut pass.0[..64 + text.len()];
+        let mut pass = Self { bytes: [0; Self::MOST + 64], used: 64 + text.len() };
+        let used = &mut pass.bytes[..64 + text.len()];
         used[64..].copy_from_slice(text);
         ChaCha20::new(key.into(), nonce.into()).apply_keystream(used);
         pass
     }
 
     fn output(&self, length: usize) -> &[u8] {
-        &self.0[64..64 + length]
+        &self.bytes[64..64 + length]
     }
 
     /// The tag of a ciphertext.
     #[inline]
     fn tag(&self, associated: &[u8], ciphertext: &[u8]) -> [u8; 16] {
-        let mut mac = Poly1305::new(self.0[..32].try_into().expect("32 of 64"));
+        let mut mac = Poly1305::new(self.bytes[..32].try_into().expect("32 of 64"));
         mac.update_padded(associated);
         mac.update_padded(ciphertext);
         let mut lengths = [0; 16];
@@ -254,7 +273,68 @@ impl OnePass {
 
 impl Drop for OnePass {
     fn drop(&mut self) {
-        self.0.fill(0);
-        zeroize::optimization_barrier(&self.0);
+        self.bytes[..self.used].fill(0);
+        zeroize::optimization_barrier(&self.bytes);
+    }
+}
+
+/// AES-256-GCM (SP 800-38D §7) of a short row: the hash key, the tag's mask and the key stream in one run of AES, whose
+/// code takes several blocks at a time. 350 ns for 256 bytes, against 450 by the crate that does them apart.
+struct GcmPass {
+    /// `E(0)`, then `E` of the counter blocks 1 (the mask), 2, 3 …
+    blocks: [Block<Aes256Enc>; Self::MOST / 16 + 2],
+    used: usize,
+}
+
+impl GcmPass {
+    /// Longer rows go where long blocks are fast.
+    const MOST: usize = 448;
+
+    #[inline]
+    fn new(key: &[u8; 32], nonce: &[u8; 12], length: usize) -> Self {
+        let mut pass =
+            Self { blocks: [Block::<Aes256Enc>::default(); Self::MOST / 16 + 2], used: 2 + length.div_ceil(16) };
+        let mut counter = [0; 16];
+        counter[..12].copy_from_slice(nonce);
+        for (block, number) in pass.blocks[1..pass.used].iter_mut().zip(1_u32..) {
+            counter[12..].copy_from_slice(&number.to_be_bytes());
+            *block = counter.into();
+        }
+        Aes256Enc::new(key.into()).encrypt_blocks(&mut pass.blocks[..pass.used]);
+        pass
+    }
+
+    /// Encrypts or decrypts.
+    #[inline]
+    fn apply(&self, text: &mut [u8]) {
+        for (text, stream) in text.chunks_mut(16).zip(&self.blocks[2..]) {
+            for (byte, stream) in text.iter_mut().zip(stream) {
+                *byte ^= stream;
+            }
+        }
+    }
+
+    /// The tag of a ciphertext.
+    #[inline]
+    fn tag(&self, associated: &[u8], ciphertext: &[u8]) -> [u8; 16] {
+        let mut hash = GHash::new(&self.blocks[0]);
+        hash.update_padded(associated);
+        hash.update_padded(ciphertext);
+        let mut lengths = [0; 16];
+        lengths[..8].copy_from_slice(&(8 * associated.len() as u64).to_be_bytes());
+        lengths[8..].copy_from_slice(&(8 * ciphertext.len() as u64).to_be_bytes());
+        hash.update_padded(&lengths);
+        let mut tag: [u8; 16] = hash.finalize().into();
+        for (byte, mask) in tag.iter_mut().zip(&self.blocks[1]) {
+            *byte ^= mask;
+        }
+        tag
+    }
+}
+
+impl Drop for GcmPass {
+    fn drop(&mut self) {
+        self.blocks[..self.used].fill(Block::<Aes256Enc>::default());
+        zeroize::optimization_barrier(&self.blocks);
     }
 }
