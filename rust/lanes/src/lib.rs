@@ -23,7 +23,7 @@
 //! `kernels` names `isa`; `isa` names no kernel. CPU features are detected and intrinsics are used in `isa` alone
 //! (`tests/structure.rs` checks it). Nothing here knows a protocol: no message formats, no sessions, no storage. A kernel
 //! takes lengths as they come, allocates nothing, and one bad row never changes what its neighbours get.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod isa;
 pub mod kernels;

@@ -7,7 +7,7 @@
 //! Padding is the caller's: a row is a whole number of blocks. Encryption is serial inside a row, decryption is not.
 
 use super::rows;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, Kernel, Portable, Step};
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit};
@@ -36,28 +36,48 @@ pub struct Decrypt<'a, 'r> {
 
 impl Kernel for Encrypt<'_, '_> {
     type Out = ();
+    const STEP: Step = Step::Cbc;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn by_row(self, _: Portable) {
         rows([self.keys.len(), self.ivs.len(), self.rows.len()]);
         let sides = self.keys.chunks(SIDE).zip(self.ivs.chunks(SIDE)).zip(self.rows.chunks_mut(SIDE));
         for ((keys, ivs), rows) in sides {
             side_by_side(keys, ivs, rows, None);
         }
     }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
 }
 
 impl Kernel for Decrypt<'_, '_> {
     type Out = ();
+    const STEP: Step = Step::Cbc;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn by_row(self, _: Portable) {
         rows([self.keys.len(), self.ivs.len(), self.rows.len()]);
         for ((key, iv), row) in self.keys.iter().zip(self.ivs).zip(self.rows) {
             let cipher = Aes256Dec::new(key.into());
             cbc::Decryptor::inner_iv_init(cipher, iv.into())
                 .decrypt_blocks(Array::cast_slice_from_core_mut(blocks(row)));
         }
+    }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
     }
 }
 

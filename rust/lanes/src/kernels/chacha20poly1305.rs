@@ -5,8 +5,14 @@
 //! tag = Poly1305(r, s, associated ‖ zeros ‖ C ‖ zeros ‖ bytes of associated ‖ bytes of C)
 //! ```
 
-use super::{aead_open, aead_seal};
-use crate::isa::{Aead, Isa, Kernel};
+use super::poly1305::Poly1305;
+use super::rows;
+use crate::isa::{Isa, Kernel, Portable, Step};
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
+use chacha20poly1305::ChaCha20Poly1305;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use subtle::ConstantTimeEq;
 
 /// Encrypts each row and appends its tag.
 pub struct Seal<'a, 'r> {
@@ -36,18 +42,141 @@ pub struct Open<'a, 'r> {
 
 impl Kernel for Seal<'_, '_> {
     type Out = ();
+    const STEP: Step = Step::ChaCha20Poly1305;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        aead_seal(isa, Aead::ChaCha20Poly1305, self.keys, self.nonces, self.associated, self.rows);
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn by_row(self, crates: Portable) {
+        rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len()]);
+        for (((key, nonce), associated), row) in self.keys.iter().zip(self.nonces).zip(self.associated).zip(self.rows) {
+            let (text, tag) = row.split_last_chunk_mut().expect("a row has room for its tag");
+            *tag = seal(crates, key, nonce, associated, text);
+        }
+    }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
     }
 }
 
 impl Kernel for Open<'_, '_> {
     type Out = ();
+    const STEP: Step = Step::ChaCha20Poly1305;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        aead_open(isa, Aead::ChaCha20Poly1305, self.keys, self.nonces, self.associated, self.rows, self.ok);
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn by_row(self, crates: Portable) {
+        rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len(), self.ok.len()]);
+        let inputs = self.keys.iter().zip(self.nonces).zip(self.associated);
+        for (((key, nonce), associated), (row, ok)) in inputs.zip(self.rows.iter_mut().zip(self.ok)) {
+            *ok = match row.split_last_chunk_mut() {
+                Some((text, tag)) => open(crates, key, nonce, associated, text, tag),
+                None => false,
+            };
+            if !*ok {
+                row.fill(0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
+}
+
+#[inline]
+fn seal(crates: Portable, key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; 16] {
+    if text.len() <= OnePass::MOST {
+        let pass = OnePass::new(key, nonce, text);
+        text.copy_from_slice(pass.output(text.len()));
+        return pass.tag(associated, text);
+    }
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if crates.graviola() {
+        let mut tag = [0; 16];
+        graviola::aead::ChaCha20Poly1305::new(*key).encrypt(nonce, associated, text, &mut tag);
+        return tag;
+    }
+    let tag = ChaCha20Poly1305::new(key.into()).encrypt_inout_detached(nonce.into(), associated, text.into());
+    tag.expect("rows are far below the cipher's limit of 256 GiB").into()
+}
+
+#[inline]
+fn open(
+    crates: Portable,
+    key: &[u8; 32],
+    nonce: &[u8; 12],
+    associated: &[u8],
+    text: &mut [u8],
+    tag: &[u8; 16],
+) -> bool {
+    if text.len() <= OnePass::MOST {
+        let pass = OnePass::new(key, nonce, text);
+        let ok = pass.tag(associated, text).ct_eq(tag).into();
+        if ok {
+            text.copy_from_slice(pass.output(text.len()));
+        }
+        return ok;
+    }
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if crates.graviola() {
+        return graviola::aead::ChaCha20Poly1305::new(*key).decrypt(nonce, associated, text, tag).is_ok();
+    }
+    let cipher = ChaCha20Poly1305::new(key.into());
+    cipher.decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into()).is_ok()
+}
+
+/// ChaCha20-Poly1305 (RFC 8439 §2.8) of a short row: the block that makes Poly1305's key and the row's own blocks in one
+/// run of ChaCha20, whose code takes several blocks at a time. 430 ns for 256 bytes, against 490 and 520 by the crates
+/// that do them apart.
+struct OnePass {
+    bytes: [u8; Self::MOST + 64],
+    used: usize,
+}
+
+impl OnePass {
+    /// Longer rows go where long blocks are fast.
+    const MOST: usize = 448;
+
+    /// The first block of the key stream, and `text` under the others.
+    #[inline]
+    fn new(key: &[u8; 32], nonce: &[u8; 12], text: &[u8]) -> Self {
+        let mut pass = Self { bytes: [0; Self::MOST + 64], used: 64 + text.len() };
+        let used = &mut pass.bytes[..64 + text.len()];
+        used[64..].copy_from_slice(text);
+        ChaCha20::new(key.into(), nonce.into()).apply_keystream(used);
+        pass
+    }
+
+    fn output(&self, length: usize) -> &[u8] {
+        &self.bytes[64..64 + length]
+    }
+
+    /// The tag of a ciphertext.
+    #[inline]
+    fn tag(&self, associated: &[u8], ciphertext: &[u8]) -> [u8; 16] {
+        let mut mac = Poly1305::new(self.bytes[..32].try_into().expect("32 of 64"));
+        mac.absorb(associated);
+        mac.absorb(ciphertext);
+        let mut lengths = [0; 16];
+        lengths[..8].copy_from_slice(&(associated.len() as u64).to_le_bytes());
+        lengths[8..].copy_from_slice(&(ciphertext.len() as u64).to_le_bytes());
+        mac.absorb(&lengths);
+        mac.tag()
+    }
+}
+
+impl Drop for OnePass {
+    fn drop(&mut self) {
+        self.bytes[..self.used].fill(0);
+        zeroize::optimization_barrier(&self.bytes);
     }
 }

@@ -13,8 +13,8 @@
 use super::hkdf::{Expand, set_no_salt};
 use super::hmac::{Keyed, load_tile};
 use super::sha256::{behind, known, last_block};
-use super::{rows, wipe};
-use crate::isa::{Isa, Kernel, TILE};
+use super::{over_words, rows, wipe};
+use crate::isa::{TILE, Words};
 
 /// Replaces each chain key by the next and gives the seed of the message between them.
 pub struct Step<'a> {
@@ -39,11 +39,11 @@ const NEXT: [u8; 64] = last_block(&[2], 64);
 /// The second half of the block of a 32-byte message behind a key block.
 const INPUT: [u8; 64] = last_block(&[0; 32], 64);
 
-impl Kernel for Step<'_> {
-    type Out = ();
+over_words!([] Step<'_>, seeds);
 
+impl Step<'_> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Words>(self, isa: I) {
         rows([self.chains.len(), self.seeds.len()]);
         let mut keyed = Keyed::new(isa);
         let mut halves = [[isa.splat(0); 8]; TILE];
@@ -62,11 +62,11 @@ impl Kernel for Step<'_> {
     }
 }
 
-impl<const N: usize> Kernel for MessageKeys<'_, N> {
-    type Out = ();
+over_words!([const N: usize] MessageKeys<'_, N>, out);
 
+impl<const N: usize> MessageKeys<'_, N> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Words>(self, isa: I) {
         rows([self.seeds.len(), self.out.len()]);
         let mut expand = Expand::new(isa, self.info);
         for (seeds, out) in self.seeds.chunks(TILE).zip(self.out.chunks_mut(TILE)) {

@@ -10,8 +10,8 @@
 
 use super::hmac::{Keyed, finish, load_tile};
 use super::sha256::{Half, Message, State, absorb, known, splat};
-use super::{rows, wipe};
-use crate::isa::{Isa, Kernel, TILE};
+use super::{over_words, rows, wipe};
+use crate::isa::{TILE, Words};
 
 /// Longest `info`: a `T`, 128 bytes and the padding fill three blocks; labels of the protocols have below 64.
 pub const INFO_MAX: usize = 128;
@@ -28,11 +28,11 @@ pub struct Hkdf<'a, const N: usize> {
     pub out: &'a mut [[u8; N]],
 }
 
-impl<const N: usize> Kernel for Hkdf<'_, N> {
-    type Out = ();
+over_words!([const N: usize] Hkdf<'_, N>, out);
 
+impl<const N: usize> Hkdf<'_, N> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Words>(self, isa: I) {
         let n = rows([self.salts.map_or(self.inputs.len(), <[_]>::len), self.inputs.len(), self.out.len()]);
         let mut expand = Expand::new(isa, self.info);
         let mut blocks = [[0; 64]; TILE];
@@ -67,13 +67,13 @@ const NO_SALT: [[u32; 8]; 2] = [
 ];
 
 #[inline(always)]
-pub(super) fn set_no_salt<I: Isa>(isa: I, keyed: &mut Keyed<I>) {
+pub(super) fn set_no_salt<I: Words>(isa: I, keyed: &mut Keyed<I>) {
     keyed.inner.fill(splat(isa, &NO_SALT[0]));
     keyed.outer.fill(splat(isa, &NO_SALT[1]));
 }
 
 /// The expand of a tile; `halves` holds the pseudorandom keys, then each `T` in turn.
-pub(super) struct Expand<I: Isa> {
+pub(super) struct Expand<I: Words> {
     pub(super) keyed: Keyed<I>,
     pub(super) halves: [Half<I>; TILE],
     states: [State<I>; TILE],
@@ -81,7 +81,7 @@ pub(super) struct Expand<I: Isa> {
     later: Suffix,
 }
 
-impl<I: Isa> Expand<I> {
+impl<I: Words> Expand<I> {
     #[inline(always)]
     pub(super) fn new(isa: I, info: &[u8]) -> Self {
         let zero = [[isa.splat(0); 8]; TILE];

@@ -9,8 +9,8 @@
 //! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
 
 use super::sha256::{Half, Message, State, absorb, behind, last_block, splat, start, to_memory};
-use super::{rows, wipe};
-use crate::isa::{Isa, Kernel, TILE};
+use super::{over_words, rows, wipe};
+use crate::isa::{TILE, Words};
 
 /// The code of `head ‖ tail` under a key of each row's own.
 pub struct Hmac<'a> {
@@ -24,11 +24,11 @@ pub struct Hmac<'a> {
     pub out: &'a mut [[u8; 32]],
 }
 
-impl Kernel for Hmac<'_> {
-    type Out = ();
+over_words!([] Hmac<'_>, out);
 
+impl Hmac<'_> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Words>(self, isa: I) {
         let n = rows([self.keys.len(), self.heads.len(), self.tails.len(), self.out.len()]);
         let mut keyed = Keyed::new(isa);
         let mut halves = [[isa.splat(0); 8]; TILE];
@@ -60,12 +60,12 @@ const OPAD: u32 = 0x5c5c5c5c;
 const DIGEST: [u8; 64] = last_block(&[0; 32], 64);
 
 /// HMAC with the keys of a tile absorbed.
-pub(super) struct Keyed<I: Isa> {
+pub(super) struct Keyed<I: Words> {
     pub(super) inner: [State<I>; TILE],
     pub(super) outer: [State<I>; TILE],
 }
 
-impl<I: Isa> Keyed<I> {
+impl<I: Words> Keyed<I> {
     #[inline(always)]
     pub(super) fn new(isa: I) -> Self {
         Self { inner: [start(isa); TILE], outer: [start(isa); TILE] }
@@ -96,7 +96,7 @@ impl<I: Isa> Keyed<I> {
 }
 
 #[inline(always)]
-fn pad_state<I: Isa>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
+fn pad_state<I: Words>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
     let mut block = splat(isa, &[pad; 16]);
     for i in 0..8 {
         block[i] = key[i] ^ block[i];
@@ -108,7 +108,7 @@ fn pad_state<I: Isa>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
 
 /// The outer hash, of the inner one's digest.
 #[inline(always)]
-pub(super) fn finish<I: Isa>(isa: I, inner: &State<I>, outer: &State<I>) -> Half<I> {
+pub(super) fn finish<I: Words>(isa: I, inner: &State<I>, outer: &State<I>) -> Half<I> {
     let mut state = *outer;
     isa.compress(&mut state, &behind(isa, &to_memory::<I>(inner), &DIGEST));
     to_memory::<I>(&state)
@@ -116,7 +116,7 @@ pub(super) fn finish<I: Isa>(isa: I, inner: &State<I>, outer: &State<I>) -> Half
 
 /// Up to a tile of rows, by groups.
 #[inline(always)]
-pub(super) fn load_tile<I: Isa>(isa: I, rows: &[[u8; 32]], halves: &mut [Half<I>; TILE]) {
+pub(super) fn load_tile<I: Words>(isa: I, rows: &[[u8; 32]], halves: &mut [Half<I>; TILE]) {
     for (half, rows) in halves.iter_mut().zip(rows.chunks(I::WIDTH)) {
         *half = isa.load(rows);
     }

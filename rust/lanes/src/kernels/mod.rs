@@ -10,11 +10,36 @@ pub mod chain;
 pub mod gcm;
 pub mod hkdf;
 pub mod hmac;
+mod poly1305;
 pub mod sha256;
 pub mod x25519;
 pub mod xeddsa;
 
-use crate::isa::{Aead, Isa};
+/// A kernel of hashes: the same code over words, one row wide by a crate or as wide as the vectors.
+macro_rules! over_words {
+    ([$($generics:tt)*] $kernel:ty, $field:ident) => {
+        impl<$($generics)*> $crate::isa::Kernel for $kernel {
+            type Out = ();
+            const STEP: $crate::isa::Step = $crate::isa::Step::Hash;
+
+            #[inline(always)]
+            fn rows(&self) -> usize {
+                self.$field.len()
+            }
+
+            #[inline]
+            fn by_row(self, crates: $crate::isa::Portable) {
+                self.run(crates);
+            }
+
+            #[inline(always)]
+            fn in_lanes<I: $crate::isa::Isa>(self, isa: I) {
+                self.run(isa);
+            }
+        }
+    };
+}
+use over_words;
 
 /// The number of rows, from the lengths of all arguments of a kernel.
 #[inline(always)]
@@ -30,44 +55,4 @@ fn rows<const N: usize>(lengths: [usize; N]) -> usize {
 fn wipe<T: Copy>(items: &mut [T], zero: T) {
     items.fill(zero);
     ::zeroize::optimization_barrier(items);
-}
-
-/// Encrypts each row but its last 16 bytes, which become the tag.
-#[inline(always)]
-fn aead_seal<I: Isa>(
-    isa: I,
-    cipher: Aead,
-    keys: &[[u8; 32]],
-    nonces: &[[u8; 12]],
-    associated: &[&[u8]],
-    sealed: &mut [&mut [u8]],
-) {
-    rows([keys.len(), nonces.len(), associated.len(), sealed.len()]);
-    for (((key, nonce), associated), row) in keys.iter().zip(nonces).zip(associated).zip(sealed) {
-        let (text, tag) = row.split_last_chunk_mut().expect("a row has room for its tag");
-        *tag = isa.seal(cipher, key, nonce, associated, text);
-    }
-}
-
-/// Decrypts each row but its last 16 bytes, which are the tag. A row that fails is zeroed.
-#[inline(always)]
-fn aead_open<I: Isa>(
-    isa: I,
-    cipher: Aead,
-    keys: &[[u8; 32]],
-    nonces: &[[u8; 12]],
-    associated: &[&[u8]],
-    sealed: &mut [&mut [u8]],
-    ok: &mut [bool],
-) {
-    rows([keys.len(), nonces.len(), associated.len(), sealed.len(), ok.len()]);
-    for ((((key, nonce), associated), row), ok) in keys.iter().zip(nonces).zip(associated).zip(sealed).zip(ok) {
-        *ok = match row.split_last_chunk_mut() {
-            Some((text, tag)) => isa.open(cipher, key, nonce, associated, text, tag),
-            None => false,
-        };
-        if !*ok {
-            row.fill(0);
-        }
-    }
 }

@@ -2,14 +2,14 @@
 //!
 //! A message `M` of `l` bits is followed by a bit 1, by as few zeros as fill a block but for its last 64 bits, and by `l`
 //! in those. With the blocks `B_1 … B_N` of that, `H_0` the initial value and `f` the compression function of
-//! [`Isa::compress`], the digest is `H_N`, where
+//! [`Words::compress`], the digest is `H_N`, where
 //!
 //! ```text
 //! H_i = f(H_{i−1}, B_i)
 //! ```
 
-use super::{rows, wipe};
-use crate::isa::{Isa, Kernel, Lanes, TILE};
+use super::{over_words, rows, wipe};
+use crate::isa::{Lanes, TILE, Words};
 
 /// The digest of each message.
 #[derive(Debug)]
@@ -20,11 +20,11 @@ pub struct Digest<'a> {
     pub out: &'a mut [[u8; 32]],
 }
 
-impl Kernel for Digest<'_> {
-    type Out = ();
+over_words!([] Digest<'_>, out);
 
+impl Digest<'_> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Words>(self, isa: I) {
         rows([self.messages.len(), self.out.len()]);
         let mut states = [start(isa); TILE];
         let mut blocks = [[0; 64]; TILE];
@@ -45,21 +45,21 @@ impl Kernel for Digest<'_> {
 }
 
 /// A chaining value of each row of a group, in numeric order.
-pub(super) type State<I> = [<I as Isa>::U32; 8];
+pub(super) type State<I> = [<I as Words>::U32; 8];
 /// 32 bytes of each row of a group, in memory order.
-pub(super) type Half<I> = [<I as Isa>::U32; 8];
+pub(super) type Half<I> = [<I as Words>::U32; 8];
 
 /// `H_0` (FIPS 180-4 §5.3.3).
 const START: [u32; 8] =
     [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
 
 #[inline(always)]
-pub(super) fn start<I: Isa>(isa: I) -> State<I> {
+pub(super) fn start<I: Words>(isa: I) -> State<I> {
     splat(isa, &START)
 }
 
 #[inline(always)]
-pub(super) fn splat<I: Isa, const WORDS: usize>(isa: I, words: &[u32; WORDS]) -> [I::U32; WORDS] {
+pub(super) fn splat<I: Words, const WORDS: usize>(isa: I, words: &[u32; WORDS]) -> [I::U32; WORDS] {
     let mut out = [isa.splat(0); WORDS];
     for i in 0..WORDS {
         out[i] = isa.splat(words[i]);
@@ -68,7 +68,7 @@ pub(super) fn splat<I: Isa, const WORDS: usize>(isa: I, words: &[u32; WORDS]) ->
 }
 
 #[inline(always)]
-pub(super) fn to_memory<I: Isa>(state: &State<I>) -> Half<I> {
+pub(super) fn to_memory<I: Words>(state: &State<I>) -> Half<I> {
     let mut half = *state;
     for word in &mut half {
         *word = word.to_be();
@@ -78,7 +78,7 @@ pub(super) fn to_memory<I: Isa>(state: &State<I>) -> Half<I> {
 
 /// A block that is the same in every row.
 #[inline(always)]
-pub(super) fn known<I: Isa>(isa: I, bytes: &[u8; 64]) -> [I::U32; 16] {
+pub(super) fn known<I: Words>(isa: I, bytes: &[u8; 64]) -> [I::U32; 16] {
     let mut block = [isa.splat(0); 16];
     for (word, bytes) in block.iter_mut().zip(bytes.as_chunks().0) {
         *word = isa.splat(u32::from_ne_bytes(*bytes));
@@ -88,7 +88,7 @@ pub(super) fn known<I: Isa>(isa: I, bytes: &[u8; 64]) -> [I::U32; 16] {
 
 /// 32 bytes of each row, then the second half of `bytes`, which is the same in every row.
 #[inline(always)]
-pub(super) fn behind<I: Isa>(isa: I, head: &Half<I>, bytes: &[u8; 64]) -> [I::U32; 16] {
+pub(super) fn behind<I: Words>(isa: I, head: &Half<I>, bytes: &[u8; 64]) -> [I::U32; 16] {
     let mut block = known(isa, bytes);
     block[..8].copy_from_slice(head);
     block
@@ -167,7 +167,7 @@ impl Message<'_> {
 
 /// Takes the messages of a tile into its states. A row's state stands still when its blocks are done.
 #[inline(always)]
-pub(super) fn absorb<I: Isa>(
+pub(super) fn absorb<I: Words>(
     isa: I,
     states: &mut [State<I>; TILE],
     messages: &[Message<'_>],

@@ -10,8 +10,11 @@
 //! The group has order `8 L` with `L` a prime near `2^252`: eight points, whose order divides 8, give an all-zero secret.
 
 use super::rows;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, Kernel, Portable, Step};
 use curve25519_dalek::MontgomeryPoint;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use graviola::key_agreement::x25519::{self as graviola_x25519, StaticPrivateKey};
 
 /// The shared secret of each scalar and point.
 pub struct Agree<'a> {
@@ -44,12 +47,17 @@ pub struct Canonical<'a> {
 
 impl Kernel for Agree<'_> {
     type Out = ();
+    const STEP: Step = Step::X25519;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn rows(&self) -> usize {
+        self.out.len()
+    }
+
+    fn by_row(self, crates: Portable) {
         rows([self.scalars.len(), self.points.len(), self.out.len(), self.ok.len()]);
         for (((scalar, point), out), ok) in self.scalars.iter().zip(self.points).zip(self.out).zip(self.ok) {
-            *out = isa.x25519(scalar, point);
+            *out = agree(crates, scalar, point);
             // Every byte is looked at, so that time says no more about a secret than whether it is zero.
             let mut any = 0;
             for byte in &*out {
@@ -58,25 +66,45 @@ impl Kernel for Agree<'_> {
             *ok = any != 0;
         }
     }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
 }
 
 impl Kernel for PublicKey<'_> {
     type Out = ();
+    const STEP: Step = Step::X25519Base;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn rows(&self) -> usize {
+        self.out.len()
+    }
+
+    fn by_row(self, crates: Portable) {
         rows([self.scalars.len(), self.out.len()]);
         for (scalar, out) in self.scalars.iter().zip(self.out) {
-            *out = isa.x25519_base(scalar);
+            *out = public_key(crates, scalar);
         }
+    }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
     }
 }
 
 impl Kernel for Canonical<'_> {
     type Out = ();
+    const STEP: Step = Step::Verify;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn rows(&self) -> usize {
+        self.ok.len()
+    }
+
+    fn by_row(self, _: Portable) {
         rows([self.points.len(), self.ok.len()]);
         for (point, ok) in self.points.iter().zip(self.ok) {
             // Public keys are public: the checks may stop early.
@@ -85,9 +113,38 @@ impl Kernel for Canonical<'_> {
                 && MontgomeryPoint(*point).to_edwards(0).is_some_and(|point| point.is_torsion_free());
         }
     }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
 }
 
 /// `p` is `7f ff … ff ed` from its most significant byte.
 fn is_below_p(u: &[u8; 32]) -> bool {
     u[31] < 0x7f || u[31] == 0x7f && (u[1..31] != [0xff; 30] || u[0] < 0xed)
+}
+
+/// All zero for a point of small order.
+#[inline]
+fn agree(crates: Portable, scalar: &[u8; 32], point: &[u8; 32]) -> [u8; 32] {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if crates.graviola() {
+        // The only error there is: the result is all zero.
+        return match StaticPrivateKey::from_array(scalar).diffie_hellman(&graviola_x25519::PublicKey::from_array(point))
+        {
+            Ok(shared) => shared.0,
+            Err(_) => [0; 32],
+        };
+    }
+    MontgomeryPoint(*point).mul_clamped(*scalar).0
+}
+
+#[inline]
+fn public_key(crates: Portable, scalar: &[u8; 32]) -> [u8; 32] {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if crates.graviola() {
+        return StaticPrivateKey::from_array(scalar).public_key().as_bytes();
+    }
+    MontgomeryPoint::mul_base_clamped(*scalar).0
 }

@@ -19,7 +19,7 @@
 //! verifier the way from `u` to `A`.
 
 use super::{rows, wipe};
-use crate::isa::{Isa, Kernel, TILE};
+use crate::isa::{Isa, Kernel, Portable, Step, TILE};
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::scalar::clamp_integer;
 use curve25519_dalek::{EdwardsPoint, MontgomeryPoint, Scalar};
@@ -74,9 +74,14 @@ pub struct Verify<'a> {
 
 impl Kernel for Encode<'_> {
     type Out = ();
+    const STEP: Step = Step::Verify;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn rows(&self) -> usize {
+        self.ok.len()
+    }
+
+    fn by_row(self, _: Portable) {
         rows([self.publics.len(), self.out.len(), self.ok.len()]);
         for ((public, out), ok) in self.publics.iter().zip(self.out).zip(self.ok) {
             let point = MontgomeryPoint(*public).to_edwards(0);
@@ -85,13 +90,23 @@ impl Kernel for Encode<'_> {
             out[31] &= !SIGN_BIT;
         }
     }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
 }
 
 impl Kernel for EncodeOwn<'_> {
     type Out = ();
+    const STEP: Step = Step::Sign;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn rows(&self) -> usize {
+        self.out.len()
+    }
+
+    fn by_row(self, _: Portable) {
         rows([self.privates.len(), self.out.len()]);
         for (private, out) in self.privates.iter().zip(self.out) {
             let private = Zeroizing::new(clamp_integer(*private));
@@ -99,13 +114,23 @@ impl Kernel for EncodeOwn<'_> {
             *out = EdwardsPoint::mul_base(&a).compress().0;
         }
     }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
 }
 
 impl Kernel for Sign<'_> {
     type Out = ();
+    const STEP: Step = Step::Sign;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn rows(&self) -> usize {
+        self.out.len()
+    }
+
+    fn by_row(self, _: Portable) {
         let n = rows([self.privates.len(), self.messages.len(), self.randoms.len(), self.out.len()]);
         rows([n, self.encodings.map_or(n, <[_]>::len)]);
         let mut scalars = Zeroizing::new([[Scalar::ZERO; 2]; TILE]);
@@ -139,14 +164,24 @@ impl Kernel for Sign<'_> {
             }
         }
     }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
+    }
 }
 
 impl Kernel for Verify<'_> {
     type Out = ();
+    const STEP: Step = Step::Verify;
+
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        self.ok.len()
+    }
 
     /// Everything here is public.
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn by_row(self, _: Portable) {
         let n = rows([self.publics.len(), self.messages.len(), self.signatures.len(), self.ok.len()]);
         rows([n, self.encodings.map_or(n, <[_]>::len)]);
         for at in (0..n).step_by(TILE) {
@@ -180,6 +215,11 @@ impl Kernel for Verify<'_> {
                 self.ok[row] = scalars[lane].is_some() && nonces[lane].0 == self.signatures[row][..32];
             }
         }
+    }
+
+    #[inline(always)]
+    fn in_lanes<I: Isa>(self, _: I) {
+        self.by_row(Portable::detect());
     }
 }
 

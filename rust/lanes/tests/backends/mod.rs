@@ -2,7 +2,7 @@
 //! lanes that no CPU has, to show that no kernel depends on a width.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use interlane_lanes::isa::{Aead, Backend, Isa, Kernel, Lanes, Portable};
+use interlane_lanes::isa::{Backend, Kernel, Lanes, Limbs, Part, Pieces, Portable, Words};
 use std::ops::BitXor;
 
 /// Sizes around a tile and around every width.
@@ -15,13 +15,13 @@ pub(crate) trait Runs {
 
 impl Runs for Backend {
     fn run<K: Kernel>(&self, kernel: K) -> K::Out {
-        Backend::run(*self, kernel)
+        self.run_in_lanes(kernel)
     }
 }
 
 impl Runs for Wide {
     fn run<K: Kernel>(&self, kernel: K) -> K::Out {
-        kernel.run(*self)
+        kernel.in_lanes(*self)
     }
 }
 
@@ -79,10 +79,13 @@ impl Wide {
     }
 }
 
-impl Isa for Wide {
+impl Words for Wide {
     const WIDTH: usize = 4;
     type U32 = Four;
 
+    fn call<P: Part<Self>>(self, part: P) -> P::Out {
+        part.run(self)
+    }
     fn splat(self, word: u32) -> Four {
         Four([word; 4])
     }
@@ -122,27 +125,11 @@ impl Isa for Wide {
             }
         }
     }
-    fn seal(self, cipher: Aead, key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; 16] {
-        Portable::without_graviola().seal(cipher, key, nonce, associated, text)
-    }
-    fn open(
-        self,
-        cipher: Aead,
-        key: &[u8; 32],
-        nonce: &[u8; 12],
-        associated: &[u8],
-        text: &mut [u8],
-        tag: &[u8; 16],
-    ) -> bool {
-        Portable::without_graviola().open(cipher, key, nonce, associated, text, tag)
-    }
-    fn x25519(self, scalar: &[u8; 32], point: &[u8; 32]) -> [u8; 32] {
-        Portable::without_graviola().x25519(scalar, point)
-    }
-    fn x25519_base(self, scalar: &[u8; 32]) -> [u8; 32] {
-        Portable::without_graviola().x25519_base(scalar)
-    }
 }
+
+impl Pieces for Wide {}
+
+impl Limbs for Wide {}
 
 /// Test data, the same in every run (splitmix64).
 pub(crate) struct Random(pub(crate) u64);

@@ -1,0 +1,30 @@
+//! AVX2 with AES and PCLMULQDQ: 8 words, 2 pieces, 4 limbs.
+#![allow(unsafe_code, reason = "intrinsics, behind a token that proves that they are here")]
+
+mod limbs;
+mod pieces;
+mod words;
+
+use super::Kernel;
+
+/// Proof that it is present.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, on a CPU that has all of it.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq"))
+            .then_some(Self(()))
+    }
+
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,aes,pclmulqdq")]
+        fn run<K: Kernel>(isa: Avx2, kernel: K) -> K::Out {
+            kernel.in_lanes(isa)
+        }
+        // SAFETY: `self` proves that the features are present.
+        unsafe { run(self, kernel) }
+    }
+}
