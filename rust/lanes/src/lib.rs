@@ -24,6 +24,7 @@
 //! (`tests/structure.rs` checks it). Nothing here knows a protocol: no message formats, no sessions, no storage. A kernel
 //! takes lengths as they come, allocates nothing, and one bad row never changes what its neighbours get.
 #![deny(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "words and limbs are numbered as their standards write them")]
 
 pub mod isa;
 pub mod kernels;

@@ -36,7 +36,11 @@ const fn fewest(backend: Backend, step: Step) -> usize {
     match (backend, step) {
         (Backend::Portable(_), _) => NEVER,
         #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Hash) => NEVER,
+        #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), _) => NEVER,
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Hash) => 8,
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), _) => NEVER,
     }

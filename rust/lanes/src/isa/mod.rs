@@ -1,7 +1,7 @@
 //! Instruction sets: what each offers, which are here, and the one `match` over them.
 //!
 //! - [`Words`] (`words`): a 32-bit word of each row; what hashes and stream ciphers compute with.
-//! - [`Pieces`] (`pieces`): 16 bytes of each row; what AES and GHASH compute with.
+//! - [`Pieces`] (`pieces`): 16 bytes of each row, in the same vectors; what AES and GHASH compute with.
 //! - [`Limbs`] (`limbs`): a 64-bit limb of each row; what curves and Poly1305 compute with.
 //! - [`Isa`] is all three: what a vector instruction set offers. [`Portable`] has words alone, one row wide.
 //! - [`Backend`] (`backend`): which of them are here, and from how many rows on lanes are worth it.
@@ -12,7 +12,7 @@ mod avx2;
 mod avx512;
 mod backend;
 mod limbs;
-mod pieces;
+pub(crate) mod pieces;
 mod portable;
 mod words;
 
@@ -30,9 +30,9 @@ pub use words::{Lanes, Part, Words};
 pub const TILE: usize = 16;
 
 /// A vector instruction set. A value of this type is proof that the set is present, so all of it is safe to use.
-pub trait Isa: Words + Pieces + Limbs {}
+pub trait Isa: Words<U32: Pieces<Self>> + Limbs {}
 
-impl<I: Words + Pieces + Limbs> Isa for I {}
+impl<I: Words<U32: Pieces<I>> + Limbs> Isa for I {}
 
 /// A step for many rows.
 pub trait Kernel {

@@ -68,10 +68,35 @@ impl Lanes for u32 {
     fn to_be(self) -> Self {
         u32::to_be(self)
     }
+    #[inline(always)]
+    fn wrapping_add(self, other: Self) -> Self {
+        u32::wrapping_add(self, other)
+    }
+    #[inline(always)]
+    fn shr<const BITS: i32>(self) -> Self {
+        self >> BITS
+    }
+    #[inline(always)]
+    fn rotr<const BITS: i32>(self) -> Self {
+        self.rotate_right(BITS.cast_unsigned())
+    }
+    #[inline(always)]
+    fn xor3(self, b: Self, c: Self) -> Self {
+        self ^ b ^ c
+    }
+    #[inline(always)]
+    fn choose(self, yes: Self, no: Self) -> Self {
+        (self & yes) | (!self & no)
+    }
+    #[inline(always)]
+    fn majority(self, b: Self, c: Self) -> Self {
+        (self & b) | (c & (self | b))
+    }
 }
 
 impl Words for Portable {
     const WIDTH: usize = 1;
+    const COMPRESSES: bool = true;
     type U32 = u32;
 
     #[inline(always)]

@@ -9,7 +9,7 @@
 //! What stands behind `T(i−1)` is the same in every row but for `i`, so its blocks are laid out once.
 
 use super::hmac::{Keyed, finish, load_tile};
-use super::sha256::{Half, Message, State, absorb, known, splat};
+use super::sha256::{Half, Message, State, absorb, compress, known, splat};
 use super::{over_words, rows, wipe};
 use crate::isa::{TILE, Words};
 
@@ -110,7 +110,7 @@ impl<I: Words> Expand<I> {
                     if part > 0 && index == 0 {
                         block[..8].copy_from_slice(&self.halves[group]);
                     }
-                    isa.compress(&mut self.states[group], &block);
+                    compress(isa, &mut self.states[group], &block);
                 }
             }
             for (group, out) in out.chunks_mut(I::WIDTH).enumerate() {

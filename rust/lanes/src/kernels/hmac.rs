@@ -8,7 +8,7 @@
 //!
 //! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
 
-use super::sha256::{Half, Message, State, absorb, behind, last_block, splat, start, to_memory};
+use super::sha256::{Half, Message, State, absorb, behind, compress, last_block, splat, start, to_memory};
 use super::{over_words, rows, wipe};
 use crate::isa::{TILE, Words};
 
@@ -90,7 +90,7 @@ impl<I: Words> Keyed<I> {
     #[inline(always)]
     pub(super) fn code(&self, isa: I, group: usize, block: &[I::U32; 16]) -> Half<I> {
         let mut inner = self.inner[group];
-        isa.compress(&mut inner, block);
+        compress(isa, &mut inner, block);
         finish(isa, &inner, &self.outer[group])
     }
 }
@@ -102,7 +102,7 @@ fn pad_state<I: Words>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
         block[i] = key[i] ^ block[i];
     }
     let mut state = start(isa);
-    isa.compress(&mut state, &block);
+    compress(isa, &mut state, &block);
     state
 }
 
@@ -110,7 +110,7 @@ fn pad_state<I: Words>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
 #[inline(always)]
 pub(super) fn finish<I: Words>(isa: I, inner: &State<I>, outer: &State<I>) -> Half<I> {
     let mut state = *outer;
-    isa.compress(&mut state, &behind(isa, &to_memory::<I>(inner), &DIGEST));
+    compress(isa, &mut state, &behind(isa, &to_memory::<I>(inner), &DIGEST));
     to_memory::<I>(&state)
 }
 

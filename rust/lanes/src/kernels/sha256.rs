@@ -1,15 +1,14 @@
 //! SHA-256 (FIPS 180-4 §5.1.1, §6.2).
 //!
 //! A message `M` of `l` bits is followed by a bit 1, by as few zeros as fill a block but for its last 64 bits, and by `l`
-//! in those. With the blocks `B_1 … B_N` of that, `H_0` the initial value and `f` the compression function of
-//! [`Words::compress`], the digest is `H_N`, where
+//! in those. With the blocks `B_1 … B_N` of that, `H_0` the initial value and `f` the compression function, the digest is `H_N`, where
 //!
 //! ```text
 //! H_i = f(H_{i−1}, B_i)
 //! ```
 
 use super::{over_words, rows, wipe};
-use crate::isa::{Lanes, TILE, Words};
+use crate::isa::{Lanes, Part, TILE, Words};
 
 /// The digest of each message.
 #[derive(Debug)]
@@ -48,6 +47,88 @@ impl Digest<'_> {
 pub(super) type State<I> = [<I as Words>::U32; 8];
 /// 32 bytes of each row of a group, in memory order.
 pub(super) type Half<I> = [<I as Words>::U32; 8];
+
+/// The compression function: `state` in numeric order, `block` in memory order.
+#[inline(always)]
+pub(super) fn compress<I: Words>(isa: I, state: &mut State<I>, block: &[I::U32; 16]) {
+    if I::COMPRESSES {
+        isa.compress(state, block);
+    } else {
+        isa.call(Compress { state, block });
+    }
+}
+
+struct Compress<'a, I: Words> {
+    state: &'a mut State<I>,
+    block: &'a [I::U32; 16],
+}
+
+impl<I: Words> Part<I> for Compress<'_, I> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let mut state = *self.state;
+        let mut words = *self.block;
+        for word in &mut words {
+            *word = word.to_be();
+        }
+        for first in [0, 16, 32] {
+            sixteen_rounds::<I, true>(isa, &mut state, &mut words, first);
+        }
+        sixteen_rounds::<I, false>(isa, &mut state, &mut words, 48);
+        for i in 0..8 {
+            self.state[i] = self.state[i].wrapping_add(state[i]);
+        }
+    }
+}
+
+/// A loop that must be unrolled: left to itself, the compiler keeps the words in memory and takes twice as long.
+macro_rules! unrolled {
+    ($i:ident in [$($n:literal)*] $body:block) => { $({ const $i: usize = $n; $body })* };
+}
+
+#[inline(always)]
+fn sixteen_rounds<I: Words, const EXTEND: bool>(isa: I, state: &mut State<I>, words: &mut [I::U32; 16], first: usize) {
+    let constants: &[u32; 16] = K[first..].first_chunk().expect("16 of 64");
+    unrolled!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
+        round::<I, T>(state, words[T].wrapping_add(isa.splat(constants[T])));
+        if EXTEND {
+            let near = words[(T + 1) % 16];
+            let far = words[(T + 14) % 16];
+            let near = near.rotr::<7>().xor3(near.rotr::<18>(), near.shr::<3>());
+            let far = far.rotr::<17>().xor3(far.rotr::<19>(), far.shr::<10>());
+            words[T] = words[T].wrapping_add(words[(T + 9) % 16]).wrapping_add(near).wrapping_add(far);
+        }
+    });
+}
+
+/// Round `T`. The working variables stay where they are; their names move.
+#[inline(always)]
+fn round<I: Words, const T: usize>(s: &mut State<I>, word: I::U32) {
+    let [a, b, c, d, e, f, g, h] = const {
+        let t = 64 - T;
+        [t % 8, (t + 1) % 8, (t + 2) % 8, (t + 3) % 8, (t + 4) % 8, (t + 5) % 8, (t + 6) % 8, (t + 7) % 8]
+    };
+    let sum1 = s[e].rotr::<6>().xor3(s[e].rotr::<11>(), s[e].rotr::<25>());
+    // Used twice, so that the compiler cannot put `sum1`, which comes last, first.
+    let early = s[h].wrapping_add(word).wrapping_add(s[e].choose(s[f], s[g]));
+    let sum0 = s[a].rotr::<2>().xor3(s[a].rotr::<13>(), s[a].rotr::<22>());
+    s[d] = s[d].wrapping_add(early).wrapping_add(sum1);
+    s[h] = early.wrapping_add(s[a].majority(s[b], s[c])).wrapping_add(sum0.wrapping_add(sum1));
+}
+
+/// FIPS 180-4 §4.2.2.
+const K: [u32; 64] = [
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
+    0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
+    0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8,
+    0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
+    0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819,
+    0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
+    0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
+    0xc67178f2,
+];
 
 /// `H_0` (FIPS 180-4 §5.3.3).
 const START: [u32; 8] =
@@ -195,7 +276,7 @@ pub(super) fn absorb<I: Words>(
                 continue;
             }
             let before = *state;
-            isa.compress(state, &isa.load_blocks(&blocks[..messages.len()]));
+            compress(isa, state, &isa.load_blocks(&blocks[..messages.len()]));
             if living < messages.len() {
                 *state = isa.choose(&alive[..messages.len()], state, &before);
             }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use interlane_lanes::isa::{Backend, Kernel, Lanes, Limbs, Part, Pieces, Portable, Words};
-use std::ops::BitXor;
+use std::ops::{BitAnd, BitXor};
 
 /// Sizes around a tile and around every width.
 pub(crate) const SIZES: [usize; 6] = [0, 1, 15, 16, 17, 31];
@@ -45,23 +45,109 @@ pub(crate) fn backends() -> Vec<Backend> {
     backends
 }
 
-/// Four lanes, one after the other.
+/// Four lanes, one after the other: plain Rust, a piece a vector.
 #[derive(Clone, Copy)]
 pub(crate) struct Wide;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Four([u32; 4]);
 
+impl Four {
+    fn each(self, of: impl Fn(u32) -> u32) -> Self {
+        Self(self.0.map(of))
+    }
+    fn both(self, other: Self, of: impl Fn(u32, u32) -> u32) -> Self {
+        Self(std::array::from_fn(|lane| of(self.0[lane], other.0[lane])))
+    }
+    fn bytes(self) -> [u8; 16] {
+        std::array::from_fn(|byte| self.0[byte / 4].to_ne_bytes()[byte % 4])
+    }
+    fn of_bytes(bytes: [u8; 16]) -> Self {
+        Self(std::array::from_fn(|word| u32::from_ne_bytes(bytes[4 * word..][..4].try_into().expect("4 bytes"))))
+    }
+}
+
 impl BitXor for Four {
     type Output = Self;
     fn bitxor(self, other: Self) -> Self {
-        Self(std::array::from_fn(|lane| self.0[lane] ^ other.0[lane]))
+        self.both(other, |a, b| a ^ b)
+    }
+}
+
+impl BitAnd for Four {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        self.both(other, |a, b| a & b)
     }
 }
 
 impl Lanes for Four {
     fn to_be(self) -> Self {
-        Self(self.0.map(u32::to_be))
+        self.each(u32::to_be)
+    }
+    fn wrapping_add(self, other: Self) -> Self {
+        self.both(other, u32::wrapping_add)
+    }
+    fn shr<const BITS: i32>(self) -> Self {
+        self.each(|word| word >> BITS)
+    }
+    fn rotr<const BITS: i32>(self) -> Self {
+        self.each(|word| word.rotate_right(BITS.cast_unsigned()))
+    }
+    fn xor3(self, b: Self, c: Self) -> Self {
+        self ^ b ^ c
+    }
+    fn choose(self, yes: Self, no: Self) -> Self {
+        (self & yes) ^ (self.each(|word| !word) & no)
+    }
+    fn majority(self, b: Self, c: Self) -> Self {
+        (self & b) ^ (self & c) ^ (b & c)
+    }
+}
+
+impl Pieces<Wide> for Four {
+    fn from_words(_: Wide, words: &[u32; 16]) -> Self {
+        Self(*words.first_chunk().expect("4 of 16"))
+    }
+    fn from_pieces(_: Wide, pieces: [&[u8; 16]; 4]) -> Self {
+        Self::of_bytes(*pieces[0])
+    }
+    fn to_pieces(self, [to, ..]: [Option<&mut [u8; 16]>; 4]) {
+        if let Some(to) = to {
+            *to = self.bytes();
+        }
+    }
+    fn splat_piece(_: Wide, piece: &[u8; 16]) -> Self {
+        Self::of_bytes(*piece)
+    }
+    fn transpose(quad: [Self; 4]) -> [Self; 4] {
+        std::array::from_fn(|i| Self(std::array::from_fn(|j| quad[j].0[i])))
+    }
+    fn shuffle(self, order: [u8; 16]) -> Self {
+        let bytes = self.bytes();
+        Self::of_bytes(order.map(|from| bytes[usize::from(from)]))
+    }
+    fn aes_round(self, key: Self) -> Self {
+        let mut block = self.bytes().into();
+        aes::hazmat::cipher_round(&mut block, &key.bytes().into());
+        Self::of_bytes(block.into())
+    }
+    fn aes_last(self, key: Self) -> Self {
+        let mut block = self.bytes().into();
+        aes::hazmat::cipher_round(&mut block, &[0; 16].into());
+        aes::hazmat::inv_mix_columns(&mut block);
+        Self::of_bytes(block.into()) ^ key
+    }
+    fn aes_inverse_round(self, key: Self) -> Self {
+        let mut block = self.bytes().into();
+        aes::hazmat::equiv_inv_cipher_round(&mut block, &key.bytes().into());
+        Self::of_bytes(block.into())
+    }
+    fn aes_inverse_last(self, key: Self) -> Self {
+        let mut block = self.bytes().into();
+        aes::hazmat::equiv_inv_cipher_round(&mut block, &[0; 16].into());
+        aes::hazmat::mix_columns(&mut block);
+        Self::of_bytes(block.into()) ^ key
     }
 }
 
@@ -81,6 +167,7 @@ impl Wide {
 
 impl Words for Wide {
     const WIDTH: usize = 4;
+    const COMPRESSES: bool = false;
     type U32 = Four;
 
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
@@ -112,22 +199,10 @@ impl Words for Wide {
         }
         out
     }
-    fn compress(self, state: &mut [Four; 8], block: &[Four; 16]) {
-        for lane in 0..4 {
-            let mut bytes = [0; 64];
-            for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(block) {
-                *bytes = word.0[lane].to_ne_bytes();
-            }
-            let mut one = state.map(|word| word.0[lane]);
-            sha2::block_api::compress256(&mut one, &[bytes]);
-            for (word, one) in state.iter_mut().zip(one) {
-                word.0[lane] = one;
-            }
-        }
+    fn compress(self, _: &mut [Four; 8], _: &[Four; 16]) {
+        unreachable!("computed from words")
     }
 }
-
-impl Pieces for Wide {}
 
 impl Limbs for Wide {}
 

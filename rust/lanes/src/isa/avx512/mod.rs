@@ -2,7 +2,6 @@
 #![allow(unsafe_code, reason = "intrinsics, behind a token that proves that they are here")]
 
 mod limbs;
-mod pieces;
 mod words;
 
 use super::Kernel;
