@@ -225,3 +225,49 @@ export function benches({ begin, prepare, publish, start, encrypt, decrypt, grou
   };
   return works;
 }
+
+/** The name under which a party's own sender keys are kept. */
+export const OWN = 'self';
+
+/**
+ * `peer` and `works` of a library whose parties have prekeys and sender keys in Baileys' shape, from its operations.
+ * `address(party, name)` is what the sessions of a party go by; `addressOf(name)` what a bench's do.
+ */
+export function engine(library) {
+  const { Party, address, addressOf, publishSigned, publishOneTime, start, encrypt, decrypt } = library;
+  const { distribute, accept, cipherOf, rotate } = library;
+  const published = (party, signedPrekey, oneTime) => ({
+    registrationId: party.registrationId,
+    identity: party.identity,
+    signedPrekey,
+    oneTimePrekey: oneTime ? publishOneTime(party) : null,
+  });
+  const peer = {
+    bundle: async (party, oneTime) => published(party, publishSigned(party), oneTime),
+    start: (party, name, bundle) => start(party, address(party, name), bundle),
+    encrypt: (party, name, plaintext) => encrypt(party, address(party, name), plaintext),
+    decrypt: (party, name, kind, frame) => decrypt(party, address(party, name), kind, frame),
+    groupDistribute: async (party, groupId) => (await distribute(party, groupId)).serialize(),
+    groupAccept: (party, name, groupId, frame) => accept(party, groupId, name, frame),
+    groupEncrypt: (party, groupId, plaintext) => cipherOf(party, groupId, OWN).encrypt(plaintext),
+    groupDecrypt: (party, name, groupId, frame) => cipherOf(party, groupId, name).decrypt(frame),
+    groupRotate: async (party, groupId) => rotate(party, groupId),
+  };
+  const works = benches({
+    begin: async () => new Party({ live: true }),
+    prepare: addressOf,
+    publish: async (party) => published(party, (party.benchPrekey ??= publishSigned(party)), true),
+    start,
+    encrypt,
+    decrypt: (party, to, { kind, frame }) => decrypt(party, to, kind, frame),
+    group: {
+      distribute: peer.groupDistribute,
+      accept: (party, groupId, frame) => accept(party, groupId, OWN, frame),
+      encrypt: peer.groupEncrypt,
+      cipher: (party, groupId) => cipherOf(party, groupId, OWN),
+      open: (cipher, frame) => cipher.decrypt(frame),
+      send: (cipher, plaintext) => cipher.encrypt(plaintext),
+    },
+  });
+  return { peer, works };
+}

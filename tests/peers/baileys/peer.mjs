@@ -1,6 +1,6 @@
 // npm libsignal (the engine of Baileys) for sessions, and Baileys' own lib/Signal/Group for sender keys.
 import { createRequire } from 'node:module';
-import { benches, serve, undotted } from '../lines.mjs';
+import { OWN, engine, serve, undotted } from '../lines.mjs';
 
 const require = createRequire(import.meta.url);
 const libsignal = require('libsignal');
@@ -96,7 +96,6 @@ function decrypt(party, address, kind, frame) {
 }
 
 const senderName = (groupId, name) => new SenderKeyName(groupId, { id: name, deviceId: 1, toString: () => `${name}.1` });
-const OWN = 'self';
 const cipherOf = (party, groupId, name) => new GroupCipher(party.senderKeyStorage, senderName(groupId, name));
 const distribute = (party, groupId) => new GroupSessionBuilder(party.senderKeyStorage).create(senderName(groupId, OWN));
 const accept = (party, groupId, name, frame) =>
@@ -104,53 +103,23 @@ const accept = (party, groupId, name, frame) =>
     senderName(groupId, name), new SenderKeyDistributionMessage(null, null, null, null, frame),
   );
 
-const peer = {
-  bundle: async (party, oneTime) => ({
-    registrationId: party.registrationId,
-    identity: party.identity,
-    signedPrekey: publishSigned(party),
-    oneTimePrekey: oneTime ? publishOneTime(party) : null,
-  }),
-  start: (party, name, bundle) => start(party, addressOf(name), bundle),
-  encrypt: (party, name, plaintext) => encrypt(party, addressOf(name), plaintext),
-  decrypt: (party, name, kind, frame) => decrypt(party, addressOf(name), kind, frame),
-  groupDistribute: async (party, groupId) => (await distribute(party, groupId)).serialize(),
-  groupAccept: (party, name, groupId, frame) => accept(party, groupId, name, frame),
-  groupEncrypt: (party, groupId, plaintext) => cipherOf(party, groupId, OWN).encrypt(plaintext),
-  groupDecrypt: (party, name, groupId, frame) => cipherOf(party, groupId, name).decrypt(frame),
-  groupRotate: async (party, groupId) => { party.senderKeys.delete(senderName(groupId, OWN).toString()); },
-};
-
-const works = benches({
-  begin: async () => new Party({ live: true }),
-  prepare: addressOf,
-  publish: async (party) => {
-    party.benchPrekey ??= publishSigned(party);
-    return {
-      registrationId: party.registrationId,
-      identity: party.identity,
-      signedPrekey: party.benchPrekey,
-      oneTimePrekey: publishOneTime(party),
-    };
-  },
-  start,
-  encrypt,
-  decrypt: (party, address, { kind, frame }) => decrypt(party, address, kind, frame),
-  group: {
-    distribute: async (party, groupId) => (await distribute(party, groupId)).serialize(),
-    accept: (party, groupId, frame) => accept(party, groupId, OWN, frame),
-    encrypt: (party, groupId, plaintext) => cipherOf(party, groupId, OWN).encrypt(plaintext),
-    cipher: (party, groupId) => cipherOf(party, groupId, OWN),
-    open: (cipher, frame) => cipher.decrypt(frame),
-    send: (cipher, plaintext) => cipher.encrypt(plaintext),
-  },
-});
-
 await serve({
   name: 'libsignal (npm), baileys groups',
   version: `${version}, ${baileysVersion}`,
   can: ['pairwise', 'group'],
   makeParty: async () => new Party(),
-  peer,
-  works,
+  ...engine({
+    Party,
+    address: (_, name) => addressOf(name),
+    addressOf,
+    publishSigned,
+    publishOneTime,
+    start,
+    encrypt,
+    decrypt,
+    distribute,
+    accept,
+    cipherOf,
+    rotate: (party, groupId) => party.senderKeys.delete(senderName(groupId, OWN).toString()),
+  }),
 });

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import * as bridge from 'whatsapp-rust-bridge';
-import { benches, entry, serve, undotted } from '../lines.mjs';
+import { OWN, engine, entry, serve, undotted } from '../lines.mjs';
 
 const entryPoint = createRequire(import.meta.url).resolve('whatsapp-rust-bridge');
 const { version } = JSON.parse(readFileSync(new URL('../package.json', `file://${entryPoint}`)));
@@ -88,7 +88,6 @@ const decrypt = (party, address, kind, frame) =>
     kind === 'pkmsg' ? cipher.decryptPreKeyWhisperMessage(frame) : cipher.decryptWhisperMessage(frame),
   );
 
-const OWN = 'self';
 const cipherOf = (party, groupId, name) => new GroupCipher(party.storage, groupId, addressOf(name));
 const distribute = (party, groupId) =>
   new GroupSessionBuilder(party.storage).create(new SenderKeyName(groupId, addressOf(OWN)));
@@ -97,57 +96,25 @@ const accept = (party, groupId, name, frame) =>
     new SenderKeyName(groupId, addressOf(name)), SenderKeyDistributionMessage.deserialize(frame),
   );
 
-const peer = {
-  bundle: async (party, oneTime) => ({
-    registrationId: party.registrationId,
-    identity: party.identity,
-    signedPrekey: publishSigned(party),
-    oneTimePrekey: oneTime ? publishOneTime(party) : null,
-  }),
-  start: (party, name, bundle) => start(party, party.address(name), bundle),
-  encrypt: (party, name, plaintext) => encrypt(party, party.address(name), plaintext),
-  decrypt: (party, name, kind, frame) => decrypt(party, party.address(name), kind, frame),
-  groupDistribute: async (party, groupId) => (await distribute(party, groupId)).serialize(),
-  groupAccept: (party, name, groupId, frame) => accept(party, groupId, name, frame),
-  groupEncrypt: (party, groupId, plaintext) => cipherOf(party, groupId, OWN).encrypt(plaintext),
-  groupDecrypt: (party, name, groupId, frame) => cipherOf(party, groupId, name).decrypt(frame),
-  groupRotate: async (party, groupId) => {
-    // The library chooses the key under which it stores a sender key, so it is found by its parts.
-    for (const name of party.senderKeys.keys()) if (isOwn(name, groupId)) party.senderKeys.delete(name);
-  },
-};
-const isOwn = (name, groupId) => name === new SenderKeyName(groupId, addressOf(OWN)).toString();
-
-const works = benches({
-  begin: async () => new Party({ live: true }),
-  prepare: addressOf,
-  publish: async (party) => {
-    party.benchPrekey ??= publishSigned(party);
-    return {
-      registrationId: party.registrationId,
-      identity: party.identity,
-      signedPrekey: party.benchPrekey,
-      oneTimePrekey: publishOneTime(party),
-    };
-  },
-  start,
-  encrypt,
-  decrypt: (party, address, { kind, frame }) => decrypt(party, address, kind, frame),
-  group: {
-    distribute: async (party, groupId) => (await distribute(party, groupId)).serialize(),
-    accept: (party, groupId, frame) => accept(party, groupId, OWN, frame),
-    encrypt: (party, groupId, plaintext) => cipherOf(party, groupId, OWN).encrypt(plaintext),
-    cipher: (party, groupId) => cipherOf(party, groupId, OWN),
-    open: (cipher, frame) => cipher.decrypt(frame),
-    send: (cipher, plaintext) => cipher.encrypt(plaintext),
-  },
-});
+const rotate = (party, groupId) => party.senderKeys.delete(new SenderKeyName(groupId, addressOf(OWN)).toString());
 
 await serve({
   name: 'whatsapp-rust-bridge',
   version,
   can: ['pairwise', 'group'],
   makeParty: async () => new Party(),
-  peer,
-  works,
+  ...engine({
+    Party,
+    address: (party, name) => party.address(name),
+    addressOf,
+    publishSigned,
+    publishOneTime,
+    start,
+    encrypt,
+    decrypt,
+    distribute,
+    accept,
+    cipherOf,
+    rotate,
+  }),
 });
