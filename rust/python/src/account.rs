@@ -197,7 +197,7 @@ impl Account {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = self.handles(peers)?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         let engine = &self.engine.get().inner;
         call(py, || engine.encrypt(&handles, rows.packed()?)).map(Rows::new)
     }
@@ -215,7 +215,7 @@ impl Account {
     ) -> PyResult<Rows> {
         let handles = self.handles(peers)?;
         let kinds = input::kinds(kinds, handles.len())?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         let engine = &self.engine.get().inner;
         call(py, || engine.decrypt(&handles, &kinds, rows.packed()?)).map(Rows::new)
     }
@@ -307,7 +307,7 @@ impl Group {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = self.handles(senders)?;
-        let rows = input::rows("frames", frames, offsets, 0)?;
+        let rows = input::read_rows("frames", frames, offsets)?;
         let (engine, _) = self.engine();
         call(py, || engine.group_accept(&handles, rows.packed()?)).map(Rows::new)
     }
@@ -322,7 +322,7 @@ impl Group {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = self.handles(senders)?;
-        let rows = input::rows("frames", frames, offsets, 0)?;
+        let rows = input::read_rows("frames", frames, offsets)?;
         let (engine, _) = self.engine();
         call(py, || engine.group_decrypt(&handles, rows.packed()?)).map(Rows::new)
     }
@@ -335,8 +335,8 @@ impl Group {
         plaintexts: &Bound<'_, PyAny>,
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
-        let rows = input::rows("plaintexts", plaintexts, offsets, 0)?;
-        let handles = vec![self.handle; rows.offsets.len() - 1];
+        let rows = input::read_rows("plaintexts", plaintexts, offsets)?;
+        let handles = vec![self.handle; rows.len()];
         let (engine, _) = self.engine();
         call(py, || engine.group_encrypt(&handles, rows.packed()?)).map(Rows::new)
     }

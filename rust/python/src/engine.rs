@@ -162,7 +162,7 @@ impl Engine {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = input::handles(handles)?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         call(py, || self.inner.encrypt(&handles, rows.packed()?)).map(Rows::new)
     }
 
@@ -180,7 +180,7 @@ impl Engine {
     ) -> PyResult<Rows> {
         let handles = input::handles(handles)?;
         let kinds = input::kinds(kinds, handles.len())?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         call(py, || self.inner.decrypt(&handles, &kinds, rows.packed()?)).map(Rows::new)
     }
 
@@ -200,7 +200,7 @@ impl Engine {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = input::handles(handles)?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         call(py, || self.inner.group_accept(&handles, rows.packed()?)).map(Rows::new)
     }
 
@@ -215,7 +215,7 @@ impl Engine {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = input::handles(handles)?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         call(py, || self.inner.group_encrypt(&handles, rows.packed()?)).map(Rows::new)
     }
 
@@ -230,7 +230,7 @@ impl Engine {
         offsets: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Rows> {
         let handles = input::handles(handles)?;
-        let rows = input::rows("data", data, offsets, 0)?;
+        let rows = input::read_rows("data", data, offsets)?;
         call(py, || self.inner.group_decrypt(&handles, rows.packed()?)).map(Rows::new)
     }
 

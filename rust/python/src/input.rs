@@ -1,5 +1,5 @@
-//! What Python gives, checked once and copied once into memory of our own, with the GIL held. What comes after works on
-//! the copies: a caller's buffer may change under a released GIL.
+//! What Python gives, checked once and, unless it cannot change, copied once into memory of our own, with the GIL held.
+//! What comes after works on the copies: a caller's buffer may change under a released GIL.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use std::ptr;
 use pyo3::buffer::{ElementType, PyUntypedBuffer};
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyIterator, PyList, PyString, PyTuple};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -27,11 +27,6 @@ pub(crate) struct OwnedRows {
 }
 
 impl OwnedRows {
-    /// The rows as the engine takes them.
-    pub(crate) fn packed(&self) -> Result<interlane::Packed<'_>, interlane::Error> {
-        interlane::Packed::new(&self.data, &self.offsets)
-    }
-
     /// No rows, with memory for `rows` of them of `bytes` in all.
     fn with_capacity(rows: usize, bytes: usize) -> PyResult<Self> {
         let mut data = Vec::new();
@@ -199,6 +194,43 @@ impl<T: Number> View<T> {
         self.append_to(&mut items);
         items
     }
+}
+
+/// Rows for a call that only reads them. One bytes object for all of them is not copied: it cannot change.
+pub(crate) enum ReadRows {
+    Own(OwnedRows),
+    Lent { data: PyBackedBytes, offsets: Vec<i64> },
+}
+
+impl ReadRows {
+    /// How many rows.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Own(OwnedRows { offsets, .. }) | Self::Lent { offsets, .. } => offsets.len() - 1,
+        }
+    }
+
+    /// The rows as the engine takes them.
+    pub(crate) fn packed(&self) -> Result<interlane::Packed<'_>, interlane::Error> {
+        match self {
+            Self::Own(rows) => interlane::Packed::new(&rows.data, &rows.offsets),
+            Self::Lent { data, offsets } => interlane::Packed::new(data, offsets),
+        }
+    }
+}
+
+/// As [`rows`], for a call that only reads them.
+pub(crate) fn read_rows(
+    argument: &str,
+    data: &Bound<'_, PyAny>,
+    offsets: Option<&Bound<'_, PyAny>>,
+) -> PyResult<ReadRows> {
+    if let (Ok(bytes), Some(offsets)) = (data.cast::<PyBytes>(), offsets) {
+        let offsets = View::<i64>::column("offsets", offsets, "an int64 buffer")?.to_vec();
+        check_offsets(&offsets, Some(bytes.as_bytes().len()))?;
+        return Ok(ReadRows::Lent { data: PyBackedBytes::from(bytes.clone()), offsets });
+    }
+    rows(argument, data, offsets, 0).map(ReadRows::Own)
 }
 
 /// Rows of bytes: a list or tuple of bytes-like objects, a uint8 buffer with offsets, or an Arrow array. Each row gets

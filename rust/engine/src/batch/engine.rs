@@ -557,6 +557,19 @@ impl Engine {
         }
     }
 
+    /// Runs two ends of a call of many rows at once.
+    fn side_by_side<A: Send, B: Send>(
+        &self,
+        rows: usize,
+        one: impl FnOnce() -> A + Send,
+        other: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        match &self.pool {
+            Some(pool) if rows >= LEAST_SYMMETRIC_ROWS => pool.join(one, other),
+            _ => (one(), other()),
+        }
+    }
+
     pub(super) fn threads(&self) -> usize {
         self.threads
     }
@@ -606,15 +619,15 @@ impl Engine {
             advanced.push(chains);
         }
         self.commit(changes)?;
-        {
+        results.push((unknown(&plan), SecretBytes::default()));
+        let put_back = || {
             let pages = self.columns.pages();
             for (slot, chain) in advanced.iter_mut().flatten() {
                 let (mut page, i) = pages.of(*slot);
                 page.set_sending(i, take(chain));
             }
-        }
-        results.push((unknown(&plan), SecretBytes::default()));
-        let rows = Rows::assemble(handles.len(), borrow(&results));
+        };
+        let ((), rows) = self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
     }
@@ -655,16 +668,18 @@ impl Engine {
             consumed.extend(run.consumed);
         }
         self.commit(changes)?;
-        {
+        results.push((unknown(&plan), SecretBytes::default()));
+        let put_back = || {
             let pages = self.columns.pages();
             for (slot, chain) in advanced.iter_mut().flatten() {
                 let (mut page, i) = pages.of(*slot);
                 page.set_receiving(i, take(chain));
             }
-        }
-        self.put_back(changed);
-        results.push((unknown(&plan), SecretBytes::default()));
-        let mut rows = Rows::assemble(handles.len(), borrow(&results));
+            drop(pages);
+            self.put_back(changed);
+        };
+        let ((), mut rows) =
+            self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
         consumed.sort_unstable_by_key(|&(_, _, row)| row);
         for (account, _, row) in consumed {
             let Ok(account) = self.find(AccountId(account)) else { continue };
