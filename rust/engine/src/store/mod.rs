@@ -100,11 +100,12 @@ enum Change {
 }
 
 impl Changes {
-    /// Makes room for a body, so that none is left behind by a buffer that grew.
+    /// Makes room for a body. A `Vec` that grows by itself leaves what it held in freed memory; here the old buffer is
+    /// zeroed.
     pub(crate) fn reserve(&mut self, body: usize) {
         let needed = self.bytes.len() + body;
         if needed > self.bytes.capacity() {
-            let mut roomier = Zeroizing::new(Vec::with_capacity(needed.max(2 * self.bytes.capacity()).max(4096)));
+            let mut roomier = Zeroizing::new(Vec::with_capacity(needed.max(2 * self.bytes.capacity())));
             roomier.extend_from_slice(&self.bytes);
             self.bytes = roomier;
         }
@@ -112,20 +113,10 @@ impl Changes {
 
     /// Puts a row whose body `write` appends to the buffer; [`Self::reserve`] first.
     pub(crate) fn put(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.bytes.capacity() - self.bytes.len() < ROOM_FOR_A_ROW {
-            self.grow();
-        }
+        self.reserve(ROOM_FOR_A_ROW);
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.rows.push((key, Change::Put { start, end: self.bytes.len() }));
-    }
-
-    /// Moves the buffer to one of twice the size. A `Vec` that grows by itself leaves what it held in freed memory;
-    /// here the old buffer is zeroed.
-    fn grow(&mut self) {
-        let mut wider = Vec::with_capacity((2 * self.bytes.capacity()).max(self.bytes.len() + ROOM_FOR_A_ROW));
-        wider.extend_from_slice(&self.bytes);
-        self.bytes = Zeroizing::new(wider);
     }
 
     /// Deletes a row; it need not exist.
