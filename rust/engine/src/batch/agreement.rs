@@ -60,18 +60,23 @@ pub(crate) struct Material {
 }
 
 impl Material {
-    /// Without any shared secret yet.
-    pub(crate) fn new() -> Self {
-        let mut bytes = Secret::default();
-        let start: &mut [u8; 160] = bytes.expose_mut();
-        start[..32].copy_from_slice(&DISCONTINUITY);
-        Self { bytes, len: 32 }
-    }
-
-    /// Appends a shared secret, of four at most.
-    pub(crate) fn push(&mut self, secret: &[u8; 32]) {
-        self.bytes.expose_mut()[self.len..self.len + 32].copy_from_slice(secret);
-        self.len += 32;
+    /// Of the next three shared secrets, and of a fourth where a one-time prekey took part. All of them are taken;
+    /// `None` if one was all zero.
+    pub(crate) fn collect<'s>(
+        shared: &mut impl Iterator<Item = Option<&'s [u8; 32]>>,
+        one_time: bool,
+    ) -> Option<Self> {
+        let mut bytes: Secret<160> = Secret::default();
+        bytes.expose_mut()[..32].copy_from_slice(&DISCONTINUITY);
+        let (mut len, mut sound) = (32, true);
+        for _ in 0..3 + usize::from(one_time) {
+            match shared.next().expect("as many results as agreements") {
+                Some(secret) => bytes.expose_mut()[len..len + 32].copy_from_slice(secret),
+                None => sound = false,
+            }
+            len += 32;
+        }
+        sound.then_some(Self { bytes, len })
     }
 }
 

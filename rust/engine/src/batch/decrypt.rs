@@ -467,19 +467,12 @@ impl<'a> Run<'a> {
         let mut shared = shared.iter();
         let (mut materials, mut agreed) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
         for (trial, first, signed) in waiting {
-            let mut material = Material::new();
-            let mut ok = true;
-            for _ in 0..3 + usize::from(first.one_time_id.is_some()) {
-                match shared.next().expect("as many results as agreements") {
-                    Some(secret) => material.push(secret),
-                    None => ok = false,
+            match Material::collect(&mut shared, first.one_time_id.is_some()) {
+                Some(material) => {
+                    materials.push(material);
+                    agreed.push((trial, first, signed));
                 }
-            }
-            if ok {
-                materials.push(material);
-                agreed.push((trial, first, signed));
-            } else {
-                self.fail(trial.row, Status::Invalid);
+                None => self.fail(trial.row, Status::Invalid),
             }
         }
         let mut roots = first_roots(backend, &materials);

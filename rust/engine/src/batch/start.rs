@@ -193,16 +193,9 @@ fn agree(
     let mut shared = shared.iter();
     let (mut materials, mut turns, mut agreed, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (beginning, fresh) in keyed {
-        let mut material = Material::new();
-        let mut ok = true;
-        for _ in 0..3 + usize::from(beginning.bundle.one_time.is_some()) {
-            match shared.next().expect("as many results as agreements") {
-                Some(secret) => material.push(secret),
-                None => ok = false,
-            }
-        }
-        match shared.next().expect("as many results as agreements") {
-            Some(secret) if ok => {
+        let material = Material::collect(&mut shared, beginning.bundle.one_time.is_some());
+        match (material, shared.next().expect("as many results as agreements")) {
+            (Some(material), Some(secret)) => {
                 materials.push(material);
                 turns.push(secret);
                 agreed.push((beginning, fresh));
