@@ -62,10 +62,7 @@ pub(crate) struct Material {
 impl Material {
     /// Of the next three shared secrets, and of a fourth where a one-time prekey took part. All of them are taken;
     /// `None` if one was all zero.
-    pub(crate) fn collect<'s>(
-        shared: &mut impl Iterator<Item = Option<&'s [u8; 32]>>,
-        one_time: bool,
-    ) -> Option<Self> {
+    pub(crate) fn collect<'s>(shared: &mut impl Iterator<Item = Option<&'s [u8; 32]>>, one_time: bool) -> Option<Self> {
         let mut bytes: Secret<160> = Secret::default();
         bytes.expose_mut()[..32].copy_from_slice(&DISCONTINUITY);
         let (mut len, mut sound) = (32, true);

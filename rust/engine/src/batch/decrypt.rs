@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::mem::take;
 
 use interlane_lanes::TILE;
-use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::x25519::Canonical;
 use zeroize::Zeroize;
 
@@ -25,7 +24,7 @@ use crate::limits::MAX_ARCHIVED_STEPS;
 use crate::ratchet::{ChainKey, KeyPair, Peer, Place, Session, identities};
 use crate::secret::{Secret, SecretBytes};
 use crate::store::{Changes, Key, Kind as RowKind};
-use crate::wire::{PrekeyMessage, SignalMessage, strip_block_padding};
+use crate::wire::{PrekeyMessage, SignalMessage};
 
 /// One-time prekeys that the call's frames name, as the store has them: (account, id).
 pub(super) type Stock = HashMap<(u32, u32), Box<KeyPair>>;
@@ -244,36 +243,13 @@ impl<'a> Run<'a> {
             frames[lane] = message.authenticated;
         }
         let macs = tile::macs(self.engine.backend, &keys.mac[..n], &heads[..n], &frames[..n]);
-        // The ciphertexts of authentic frames, side by side at the end of the run's bytes.
-        let bytes = &mut self.opened.bytes;
-        let begin = bytes.len();
-        let (mut cipher, mut ivs) = (tile::column::<32>(), tile::column::<16>());
-        let mut authentic: [Option<(usize, usize)>; TILE] = [None; TILE];
-        let mut m = 0;
+        let mut authentic: [Option<&[u8]>; TILE] = [None; TILE];
         for (lane, (message, _)) in rows[..n].iter().flatten().enumerate() {
-            let len = message.ciphertext.len();
-            if tile::mac_is(message.mac, &macs[lane]) && len > 0 && len.is_multiple_of(16) {
-                (cipher[m], ivs[m]) = (keys.cipher[lane], keys.iv[lane]);
-                authentic[lane] = Some((bytes.len(), len));
-                bytes.extend_from_slice(message.ciphertext);
-                m += 1;
-            }
+            authentic[lane] = tile::mac_is(message.mac, &macs[lane]).then_some(message.ciphertext);
         }
-        let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
-        let mut behind = &mut bytes[begin..];
-        for (text, (_, len)) in texts.iter_mut().zip(authentic.iter().flatten()) {
-            (*text, behind) = behind.split_at_mut(*len);
-        }
-        self.engine.backend.run(cbc::Decrypt { keys: &cipher[..m], ivs: &ivs[..m], rows: &mut texts[..m] });
-        authentic.map(|at| {
-            let (start, len) = at?;
-            let text = &mut bytes[start..start + len];
-            let plain = strip_block_padding(text).and_then(|len| self.engine.strip_message_padding(&text[..len]));
-            if plain.is_none() {
-                text.zeroize();
-            }
-            Some((start, plain?))
-        })
+        let engine = self.engine;
+        let unpad = |text: &[u8]| engine.strip_message_padding(text);
+        tile::open(engine.backend, &keys.cipher, &keys.iv, &authentic, &mut self.opened.bytes, unpad)
     }
 
     /// Opens everything else, in waves: the k-th frame of every session, and the k-th use of every one-time prekey.

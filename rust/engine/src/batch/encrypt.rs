@@ -14,7 +14,7 @@ use super::tile;
 use crate::error::{Events, Status};
 use crate::limits::MAX_PLAINTEXT;
 use crate::ratchet::{ChainKey, Pending, identities};
-use crate::secret::{SecretBytes, SecretColumn};
+use crate::secret::SecretBytes;
 use crate::store::{Changes, Key};
 use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 
@@ -64,7 +64,8 @@ pub(super) fn seal(
     let mut accounts = engine.accounts_of_run();
     let (mut senders, rows) =
         gather(engine, plan, entries, plaintexts, randomness, &mut accounts, &mut sealed.outcomes);
-    let seeds = step_chains(engine, &mut senders, &rows);
+    let place = |row: &Outgoing| (row.sender as usize, row.wave);
+    let seeds = tile::step_waves(engine.backend, &rows, place, &mut senders, |sender| Some(&mut sender.view.chain));
     let run = Run { engine, accounts: &accounts, senders: &senders, rows: &rows, seeds: &seeds, plaintexts };
     run.write_frames(&mut sealed);
     for sender in &mut senders {
@@ -145,32 +146,6 @@ fn gather(
     (senders, rows)
 }
 
-/// One chain step a row: the k-th rows of all sessions together. Gives the seeds in the rows' order.
-fn step_chains(engine: &Engine, senders: &mut [Sender], rows: &[Outgoing]) -> SecretColumn<32> {
-    let mut seeds = SecretColumn::zeroes(rows.len());
-    if rows.len() == senders.len() {
-        let chains = senders.iter_mut().map(|sender| &mut sender.view.chain);
-        tile::step(engine.backend, chains.zip(seeds.iter_mut()));
-        return seeds;
-    }
-    let mut by_wave: Vec<u32> = (0..rows.len() as u32).collect();
-    by_wave.sort_by_key(|&at| rows[at as usize].wave);
-    for wave in by_wave.chunk_by(|&a, &b| rows[a as usize].wave == rows[b as usize].wave) {
-        // Within a wave both senders and rows ascend: each iterator is walked once.
-        let (mut senders, mut sender_at) = (senders.iter_mut(), 0);
-        let (mut seeds, mut seed_at) = (seeds.iter_mut(), 0);
-        let chains = wave.iter().map(|&at| {
-            let sender = rows[at as usize].sender as usize;
-            let chain = &mut senders.nth(sender - sender_at).expect("a row's sender").view.chain;
-            let seed = seeds.nth(at as usize - seed_at).expect("a row's seed");
-            (sender_at, seed_at) = (sender + 1, at as usize + 1);
-            (chain, seed)
-        });
-        tile::step(engine.backend, chains);
-    }
-    seeds
-}
-
 /// A run whose keys are made and whose lengths are known.
 #[derive(Clone, Copy)]
 struct Run<'a> {
@@ -241,11 +216,7 @@ impl Run<'_> {
             };
             let text = header.write(message);
             let plaintext = plaintexts.row(row.row as usize);
-            let (body, padding) = message[text..text + row.ciphertext_len].split_at_mut(plaintext.len());
-            body.copy_from_slice(plaintext);
-            let (message_padding, block_padding) = padding.split_at_mut(row.message_padding);
-            message_padding.fill(row.message_padding as u8);
-            block_padding.fill(block_padding.len() as u8);
+            tile::write_padded(&mut message[text..text + row.ciphertext_len], plaintext, row.message_padding);
             messages[lane] = message;
         }
         let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);

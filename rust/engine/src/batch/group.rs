@@ -7,7 +7,6 @@ use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{Encode, EncodeOwn, Sign, Verify};
-use zeroize::Zeroize;
 
 use super::accounts::{AccountId, pair};
 use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
@@ -19,11 +18,9 @@ use super::tile;
 use crate::error::{Error, Events, Status};
 use crate::limits::{MAX_PLAINTEXT, MAX_ROWS};
 use crate::ratchet::{ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates};
-use crate::secret::{Secret, SecretBytes, SecretColumn};
+use crate::secret::{Secret, SecretBytes};
 use crate::store::{Changes, Key, Kind as RowKind};
-use crate::wire::{
-    DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderKeyMessage, block_padding, strip_block_padding,
-};
+use crate::wire::{DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderKeyMessage, block_padding};
 
 /// Rows below which a second core does not help: each has a signature.
 const LEAST_ROWS: usize = 4;
@@ -378,23 +375,12 @@ impl Engine {
             }
             ended.scratches[at].dirty = wave > 0;
         }
-        let mut seeds = SecretColumn::zeroes(rows.len());
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by_key(|&at| rows[at].wave);
-        for wave in order.chunk_by(|&a, &b| rows[a].wave == rows[b].wave) {
-            let (mut scratches, mut scratch_at) = (ended.scratches.iter_mut(), 0);
-            let (mut seeds, mut seed_at) = (seeds.iter_mut(), 0);
-            let chains = wave.iter().filter_map(|&at| {
-                let scratch = scratches.nth(rows[at].scratch - scratch_at)?;
-                let seed = seeds.nth(at - seed_at)?;
-                (scratch_at, seed_at) = (rows[at].scratch + 1, at + 1);
-                match &mut *scratch.record {
-                    SenderKeyRecord::Own(Some(own)) => Some((&mut own.chain, seed)),
-                    _ => None,
-                }
+        let place = |row: &Outgoing| (row.scratch, row.wave);
+        let seeds =
+            tile::step_waves(self.backend, &rows, place, &mut ended.scratches, |scratch| match &mut *scratch.record {
+                SenderKeyRecord::Own(Some(own)) => Some(&mut own.chain),
+                _ => None,
             });
-            tile::step(self.backend, chains);
-        }
         for (rows, seeds) in rows.chunks(TILE).zip(seeds.chunks(TILE)) {
             self.seal_group_tile(rows, seeds, plaintexts, randomness, &mut ended);
         }
@@ -412,21 +398,19 @@ impl Engine {
         let n = rows.len();
         let keys = group_keys(self, seeds);
         let begin = ended.bytes.len();
+        let len = |row: &Outgoing| row.header.len() + row.header.ciphertext_len + SIGNATURE_BYTES;
+        ended.bytes.make_room(rows.iter().map(len).sum());
         let mut lens = [0; TILE];
-        for (len, row) in lens.iter_mut().zip(rows) {
-            *len = row.header.len() + row.header.ciphertext_len + SIGNATURE_BYTES;
+        for (row_len, row) in lens.iter_mut().zip(rows) {
+            *row_len = len(row);
             let start = ended.bytes.len();
-            ended.bytes.resize(start + *len, 0);
+            ended.bytes.resize(start + *row_len, 0);
             let frame = &mut ended.bytes[start..];
             let text = row.header.write(frame);
             let plaintext = plaintexts.row(row.row as usize);
-            let (body, padding) = frame[text..text + row.header.ciphertext_len].split_at_mut(plaintext.len());
-            body.copy_from_slice(plaintext);
-            let (message_padding, block_padding) = padding.split_at_mut(row.message_padding);
-            message_padding.fill(row.message_padding as u8);
-            block_padding.fill(block_padding.len() as u8);
+            tile::write_padded(&mut frame[text..text + row.header.ciphertext_len], plaintext, row.message_padding);
             let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
-            ended.outcomes.push(Outcome { row: row.row, status, kind, events, start, len: *len });
+            ended.outcomes.push(Outcome { row: row.row, status, kind, events, start, len: *row_len });
         }
         let mut frames: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
         let mut behind = &mut ended.bytes[begin..];
@@ -575,36 +559,15 @@ impl Engine {
             *seed = *attempt.seed.expose();
         }
         let keys = group_keys(self, &seeds[..n]);
-        let begin = ended.bytes.len();
-        let (mut cipher, mut ivs) = (tile::column::<32>(), tile::column::<16>());
-        let mut whole: [Option<(usize, usize)>; TILE] = [None; TILE];
-        let mut m = 0;
-        for (lane, attempt) in attempts.iter().enumerate() {
-            let text = attempt.incoming.message.ciphertext;
-            if !text.is_empty() && text.len().is_multiple_of(16) {
-                (cipher[m], ivs[m]) = (keys.0[lane], keys.1[lane]);
-                whole[lane] = Some((ended.bytes.len(), text.len()));
-                ended.bytes.extend_from_slice(text);
-                m += 1;
-            }
+        let mut texts: [Option<&[u8]>; TILE] = [None; TILE];
+        for (text, attempt) in texts.iter_mut().zip(attempts.iter()) {
+            *text = Some(attempt.incoming.message.ciphertext);
         }
-        let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
-        let mut behind = &mut ended.bytes[begin..];
-        for (text, (_, len)) in texts.iter_mut().zip(whole.iter().flatten()) {
-            (*text, behind) = behind.split_at_mut(*len);
-        }
-        self.backend.run(cbc::Decrypt { keys: &cipher[..m], ivs: &ivs[..m], rows: &mut texts[..m] });
-        for (attempt, at) in attempts.iter_mut().zip(whole) {
+        let unpad = |text: &[u8]| self.strip_message_padding(text);
+        let opened = tile::open(self.backend, &keys.0, &keys.1, &texts, &mut ended.bytes, unpad);
+        for (attempt, at) in attempts.iter_mut().zip(opened) {
             let row = attempt.incoming.row;
-            let plain = at.and_then(|(start, len)| {
-                let text = &ended.bytes[start..start + len];
-                let len = strip_block_padding(text).and_then(|len| self.strip_message_padding(&text[..len]))?;
-                Some((start, len))
-            });
-            let Some((start, len)) = plain else {
-                if let Some((start, len)) = at {
-                    ended.bytes[start..start + len].zeroize();
-                }
+            let Some((start, len)) = at else {
                 ended.outcomes.push(Outcome::failed(row, Status::Invalid));
                 continue;
             };

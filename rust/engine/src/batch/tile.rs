@@ -3,13 +3,14 @@
 
 use std::ops::{Deref, DerefMut};
 
-use interlane_lanes::kernels::{chain, hmac};
+use interlane_lanes::kernels::{cbc, chain, hmac};
 use interlane_lanes::{Backend, TILE};
 use subtle::ConstantTimeEq;
-use zeroize::optimization_barrier;
+use zeroize::{Zeroize, optimization_barrier};
 
 use crate::ratchet::{ChainKey, MESSAGE_KEY_BYTES, MESSAGE_KEY_INFO, MessageKeys};
-use crate::wire::MAC_BYTES;
+use crate::secret::{SecretBytes, SecretColumn};
+use crate::wire::{MAC_BYTES, strip_block_padding};
 
 /// A column of a tile; zeroed when dropped.
 pub(crate) struct Column<const N: usize>([[u8; N]; TILE]);
@@ -65,6 +66,86 @@ pub(crate) fn step<'a>(backend: Backend, rows: impl Iterator<Item = (&'a mut Cha
             **seed = seeds[lane];
         }
     }
+}
+
+/// One chain step a row: the k-th rows of all chains together. `place` gives the place of a row's owner, which ascends
+/// with the rows, and how many rows of that owner come before it. Gives the seeds in the rows' order.
+pub(crate) fn step_waves<R, O>(
+    backend: Backend,
+    rows: &[R],
+    place: impl Fn(&R) -> (usize, u32),
+    owners: &mut [O],
+    chain: impl Fn(&mut O) -> Option<&mut ChainKey>,
+) -> SecretColumn<32> {
+    let mut all_seeds = SecretColumn::zeroes(rows.len());
+    let mut by_wave: Vec<u32> = (0..rows.len() as u32).collect();
+    let wave_of = |at: u32| place(&rows[at as usize]).1;
+    by_wave.sort_by_key(|&at| wave_of(at));
+    for wave in by_wave.chunk_by(|&a, &b| wave_of(a) == wave_of(b)) {
+        // Within a wave both owners and rows ascend: each iterator is walked once.
+        let (mut owners, mut owner_at) = (owners.iter_mut(), 0);
+        let (mut seeds, mut seed_at) = (all_seeds.iter_mut(), 0);
+        let chains = wave.iter().filter_map(|&at| {
+            let at = at as usize;
+            let (owner, _) = place(&rows[at]);
+            let found = owners.nth(owner - owner_at)?;
+            let seed = seeds.nth(at - seed_at)?;
+            (owner_at, seed_at) = (owner + 1, at + 1);
+            Some((chain(found)?, seed))
+        });
+        step(backend, chains);
+    }
+    all_seeds
+}
+
+/// Writes a plaintext with its two paddings into the place of its ciphertext.
+pub(crate) fn write_padded(text: &mut [u8], plaintext: &[u8], message_padding: usize) {
+    let (body, padding) = text.split_at_mut(plaintext.len());
+    body.copy_from_slice(plaintext);
+    let (message_padding, block_padding) = padding.split_at_mut(message_padding);
+    message_padding.fill(message_padding.len() as u8);
+    block_padding.fill(block_padding.len() as u8);
+}
+
+/// Decrypts a tile's ciphertexts at the end of `bytes` and takes the paddings off.
+/// Gives where each plaintext is; `None` for a lane without a ciphertext, and for one whose length or padding is
+/// wrong, of which nothing stays.
+pub(crate) fn open(
+    backend: Backend,
+    keys: &Column<32>,
+    ivs: &Column<16>,
+    ciphertexts: &[Option<&[u8]>; TILE],
+    bytes: &mut SecretBytes,
+    strip_message_padding: impl Fn(&[u8]) -> Option<usize>,
+) -> [Option<(usize, usize)>; TILE] {
+    let begin = bytes.len();
+    bytes.make_room(ciphertexts.iter().flatten().map(|text| text.len()).sum());
+    let (mut whole_keys, mut whole_ivs) = (column::<32>(), column::<16>());
+    let mut places: [Option<(usize, usize)>; TILE] = [None; TILE];
+    let mut n = 0;
+    for (lane, ciphertext) in ciphertexts.iter().enumerate() {
+        if let Some(ciphertext) = ciphertext.filter(|text| !text.is_empty() && text.len().is_multiple_of(16)) {
+            (whole_keys[n], whole_ivs[n]) = (keys[lane], ivs[lane]);
+            places[lane] = Some((bytes.len(), ciphertext.len()));
+            bytes.extend_from_slice(ciphertext);
+            n += 1;
+        }
+    }
+    let mut texts: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
+    let mut behind = &mut bytes[begin..];
+    for (text, (_, len)) in texts.iter_mut().zip(places.iter().flatten()) {
+        (*text, behind) = behind.split_at_mut(*len);
+    }
+    backend.run(cbc::Decrypt { keys: &whole_keys[..n], ivs: &whole_ivs[..n], rows: &mut texts[..n] });
+    places.map(|place| {
+        let (start, len) = place?;
+        let text = &mut bytes[start..start + len];
+        let plain = strip_block_padding(text).and_then(|len| strip_message_padding(&text[..len]));
+        if plain.is_none() {
+            text.zeroize();
+        }
+        Some((start, plain?))
+    })
 }
 
 /// A tile's message keys, by field.
