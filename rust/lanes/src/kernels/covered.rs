@@ -1,0 +1,103 @@
+//! What the tag of an AEAD covers (RFC 8439 §2.8, NIST SP 800-38D §7.1), in blocks of 16 bytes.
+//!
+//! ```text
+//! associated ‖ zeros ‖ ciphertext ‖ zeros ‖ length of associated ‖ length of ciphertext
+//! ```
+
+/// A block.
+pub(super) type Block = [u8; 16];
+
+/// Stands for a block that is not there.
+pub(super) static ZERO: Block = [0; 16];
+
+/// The blocks of a row, in runs that lie together in memory. All rows have as many runs; a run may be empty.
+#[derive(Clone, Copy)]
+pub(super) struct Covered<'a> {
+    associated: &'a [Block],
+    ciphertext: &'a [Block],
+    /// The ends of both, filled up with zeros, and the lengths. Nothing of it is secret.
+    edges: [Block; 3],
+    /// Whether these ends have any bytes.
+    ends: [bool; 2],
+}
+
+impl<'a> Covered<'a> {
+    /// Runs of a row.
+    pub(super) const RUNS: usize = 4;
+    /// A row that is not there.
+    pub(super) const NONE: Self = Self { associated: &[], ciphertext: &[], edges: [ZERO; 3], ends: [false; 2] };
+
+    #[inline(always)]
+    pub(super) fn new(associated: &'a [u8], ciphertext: &'a [u8], lengths: Block) -> Self {
+        let mut edges = [ZERO, ZERO, lengths];
+        let mut ends = [false; 2];
+        let mut whole = [&[][..]; 2];
+        for (part, bytes) in [associated, ciphertext].into_iter().enumerate() {
+            let (blocks, end) = bytes.as_chunks();
+            whole[part] = blocks;
+            if !end.is_empty() {
+                edges[part][..end.len()].copy_from_slice(end);
+                ends[part] = true;
+            }
+        }
+        Self { associated: whole[0], ciphertext: whole[1], edges, ends }
+    }
+
+    /// One of its runs.
+    #[inline(always)]
+    pub(super) fn run(&self, number: usize) -> &[Block] {
+        match number {
+            0 => self.associated,
+            1 => &self.edges[..usize::from(self.ends[0])],
+            2 => self.ciphertext,
+            _ => &self.edges[2 - usize::from(self.ends[1])..],
+        }
+    }
+}
+
+/// One run of each of several rows, taken block by block.
+pub(super) struct Runs<'a, const ROWS: usize> {
+    blocks: [&'a [Block]; ROWS],
+    /// As many blocks as every row has.
+    pub(super) least: usize,
+    /// As many blocks as some row has.
+    pub(super) most: usize,
+}
+
+impl<'a, const ROWS: usize> Runs<'a, ROWS> {
+    /// Of `ROWS` rows from `first` on; in the place of a row that is not there stands the last one once more.
+    #[inline(always)]
+    pub(super) fn new(covered: &'a [Covered<'a>], first: usize, number: usize) -> Self {
+        let mut blocks: [&[Block]; ROWS] = [&[]; ROWS];
+        let (mut least, mut most) = (usize::MAX, 0);
+        for lane in 0..ROWS {
+            blocks[lane] = covered[(first + lane).min(covered.len() - 1)].run(number);
+            least = least.min(blocks[lane].len());
+            most = most.max(blocks[lane].len());
+        }
+        Self { blocks, least, most }
+    }
+
+    /// A block of each row; zeros where the row has ended.
+    #[inline(always)]
+    pub(super) fn at(&self, index: usize) -> [&'a Block; ROWS] {
+        let mut at = [&ZERO; ROWS];
+        for lane in 0..ROWS {
+            at[lane] = self.blocks[lane].get(index).unwrap_or(&ZERO);
+        }
+        at
+    }
+
+    /// All ones for the rows that have this block, zeros for the others.
+    #[inline(always)]
+    pub(super) fn alive(&self, index: usize) -> [&'static Block; ROWS] {
+        static ONES: Block = [0xff; 16];
+        let mut alive = [&ZERO; ROWS];
+        for lane in 0..ROWS {
+            if index < self.blocks[lane].len() {
+                alive[lane] = &ONES;
+            }
+        }
+        alive
+    }
+}
