@@ -5,8 +5,11 @@
 //! tag = E(K, J) ⊕ GHASH(H, associated ‖ zeros ‖ C ‖ zeros ‖ bits of associated ‖ bits of C)
 //! ```
 
-use super::rows;
-use crate::isa::{Isa, Kernel, Portable, Step};
+use super::aes256::{self, RoundKeys};
+use super::covered::{Covered, Runs};
+use super::{rows, wipe};
+use crate::isa::pieces::{load_pieces, store_pieces};
+use crate::isa::{Isa, Kernel, Lanes, Part, Pieces, Portable, Step, TILE};
 use aes::Aes256Enc;
 use aes::cipher::{Block, BlockCipherEncrypt};
 use aes_gcm::Aes256Gcm;
@@ -59,8 +62,13 @@ impl Kernel for Seal<'_, '_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len()]);
+        let (keys, nonces) = (self.keys.chunks(I::WIDTH), self.nonces.chunks(I::WIDTH));
+        let (associated, rows) = (self.associated.chunks(I::WIDTH), self.rows.chunks_mut(I::WIDTH));
+        for (((keys, nonces), associated), rows) in keys.zip(nonces).zip(associated).zip(rows) {
+            seal_group(isa, keys, nonces, associated, rows);
+        }
     }
 }
 
@@ -88,10 +96,265 @@ impl Kernel for Open<'_, '_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len(), self.ok.len()]);
+        let (keys, nonces) = (self.keys.chunks(I::WIDTH), self.nonces.chunks(I::WIDTH));
+        let (associated, rows) = (self.associated.chunks(I::WIDTH), self.rows.chunks_mut(I::WIDTH));
+        for ((((keys, nonces), associated), rows), ok) in
+            keys.zip(nonces).zip(associated).zip(rows).zip(self.ok.chunks_mut(I::WIDTH))
+        {
+            open_group(isa, keys, nonces, associated, rows, ok);
+        }
     }
 }
+
+/// What a group's rows are sealed and opened with.
+struct Group<V: Copy> {
+    round_keys: RoundKeys<V>,
+    /// `H`, of rows `i, i + 4, …` each.
+    hash_keys: [V; 4],
+    /// `E(K, J)`, likewise.
+    masks: [V; 4],
+    zero: V,
+}
+
+impl<V: Copy> Group<V> {
+    #[inline(always)]
+    fn new<I: Isa<U32 = V>>(isa: I, keys: &[[u8; 32]], nonces: &[[u8; 12]]) -> Self {
+        let mut counters = [[0; 16]; TILE];
+        for (counter, nonce) in counters.iter_mut().zip(nonces) {
+            counter[..12].copy_from_slice(nonce);
+            counter[15] = 1;
+        }
+        let zero = isa.splat(0);
+        let mut first = [zero; 4];
+        for i in 0..4 {
+            first[i] = load_pieces(isa, &counters[..nonces.len()], i, 0);
+        }
+        let round_keys = aes256::expand_keys(isa, keys);
+        let hash_keys = aes256::encrypt(isa, &round_keys, [zero; 4]);
+        let masks = aes256::encrypt(isa, &round_keys, first);
+        Self { round_keys, hash_keys, masks, zero }
+    }
+
+    /// Adds its key stream to the text of row `row`, a vector of blocks at a time.
+    #[inline(always)]
+    fn apply<I: Isa<U32 = V>>(&self, isa: I, row: usize, nonce: &[u8; 12], text: &mut [u8]) {
+        // As many vectors as it takes to fill the time that a round takes.
+        const SIDE: usize = 4;
+        let mut keys = [self.zero; 15];
+        for round in 0..15 {
+            keys[round] = self.round_keys[round][row % 4].everywhere(row / 4);
+        }
+        // The counter is a number until it is needed.
+        let mut start = [0; 16];
+        start[..12].copy_from_slice(nonce);
+        let mut numbers = [0; 16];
+        for (block, words) in numbers.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            words[3] = 2 + block as u32;
+        }
+        let mut step = [0; 16];
+        for words in step.as_chunks_mut::<4>().0 {
+            words[3] = I::WIDTH as u32 / 4;
+        }
+        let step = V::from_words(isa, &step);
+        let mut counter = V::splat_piece(isa, &start).wrapping_add(V::from_words(isa, &numbers));
+        let bytes = 4 * I::WIDTH;
+        let mut chunks = text.chunks_exact_mut(SIDE * bytes);
+        for chunk in &mut chunks {
+            let mut stream = [counter; SIDE];
+            for side in 0..SIDE {
+                stream[side] = counter;
+                counter = counter.wrapping_add(step);
+            }
+            let stream = encrypt::<I, SIDE>(&keys, stream);
+            for side in 0..SIDE {
+                let text = &mut chunk[side * bytes..];
+                (V::from_bytes(isa, text) ^ stream[side]).to_bytes(text);
+            }
+        }
+        let mut chunks = chunks.into_remainder().chunks_exact_mut(bytes);
+        for text in &mut chunks {
+            let [stream] = encrypt::<I, 1>(&keys, [counter]);
+            counter = counter.wrapping_add(step);
+            (V::from_bytes(isa, text) ^ stream).to_bytes(text);
+        }
+        let text = chunks.into_remainder();
+        if !text.is_empty() {
+            let [stream] = encrypt::<I, 1>(&keys, [counter]);
+            let mut end = [0; 64];
+            end[..text.len()].copy_from_slice(text);
+            (V::from_bytes(isa, &end) ^ stream).to_bytes(&mut end);
+            text.copy_from_slice(&end[..text.len()]);
+            wipe(&mut end, 0);
+        }
+    }
+
+    /// The tag of each row.
+    #[inline(always)]
+    fn tags<I: Isa<U32 = V>>(&self, isa: I, covered: &[Covered<'_>]) -> [[u8; 16]; TILE] {
+        let mut tags = [[0; 16]; TILE];
+        isa.call(Tags { hash_keys: self.hash_keys, masks: self.masks, covered, tags: &mut tags });
+        tags
+    }
+}
+
+impl<V: Copy> Drop for Group<V> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.round_keys = [[self.zero; 4]; 15];
+        (self.hash_keys, self.masks) = ([self.zero; 4], [self.zero; 4]);
+        zeroize::optimization_barrier(self);
+    }
+}
+
+/// Encrypts counters, in vectors side by side, under the same key.
+#[inline(always)]
+fn encrypt<I: Isa, const SIDE: usize>(keys: &[I::U32; 15], mut blocks: [I::U32; SIDE]) -> [I::U32; SIDE] {
+    for block in &mut blocks {
+        // The last four bytes to big-endian.
+        *block = block.shuffle([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 14, 13, 12]) ^ keys[0];
+    }
+    for round in 1..14 {
+        for block in &mut blocks {
+            *block = block.aes_round(keys[round]);
+        }
+    }
+    for block in &mut blocks {
+        *block = block.aes_last(keys[14]);
+    }
+    blocks
+}
+
+/// GHASH (SP 800-38D §6.4) of each row of a group, a block of each at a time, plus the masks.
+///
+/// Read backwards, a block is a polynomial over GF(2) modulo `P = x^128 + x^127 + x^126 + x^121 + 1`, highest bit first, and
+/// GHASH's product is `a · b · x^−127`. A factor `x` in the hash key leaves `a · b · x^−128`, which needs no shifts:
+///
+/// ```text
+/// a · b = low + middle · x^64 + high · x^128        P = 1 + q · x^64 + x^128
+/// + (lower half of low) · P, over x^64:             middle ← middle + swap(low) + (lower half of low) · q
+/// + (lower half of middle) · P, over x^64:          high + swap(middle) + (lower half of middle) · q
+/// ```
+struct Tags<'a, V> {
+    hash_keys: [V; 4],
+    masks: [V; 4],
+    covered: &'a [Covered<'a>],
+    tags: &'a mut [[u8; 16]; TILE],
+}
+
+/// `x^57 + x^62 + x^63`.
+const Q: u64 = 0xc2 << 56;
+/// `x^129` modulo `P`: times this, over `x^128`, is times `x`.
+const X: u128 = 1 << 126 | 1 << 122 | 1 << 121 | 0b11;
+const BACKWARDS: [u8; 16] = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
+const SWAP: [u8; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7];
+
+impl<I: Isa> Part<I> for Tags<'_, I::U32> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let q = I::U32::splat_piece(isa, &u128::from(Q).to_le_bytes());
+        let x = I::U32::splat_piece(isa, &X.to_le_bytes());
+        let mut keys = self.hash_keys;
+        for i in 0..4 {
+            keys[i] = times::<I>(keys[i].shuffle(BACKWARDS), x, q);
+        }
+        let mut sums = [isa.splat(0); 4];
+        for run in 0..Covered::RUNS {
+            let run = Runs::<TILE>::new(self.covered, 0, run);
+            for index in 0..run.least {
+                let blocks = run.at(index);
+                for i in 0..4 {
+                    let block = load_pieces(isa, &blocks[..I::WIDTH], i, 0).shuffle(BACKWARDS);
+                    sums[i] = times::<I>(sums[i] ^ block, keys[i], q);
+                }
+            }
+            for index in run.least..run.most {
+                let (blocks, alive) = (run.at(index), run.alive(index));
+                for i in 0..4 {
+                    let block = load_pieces(isa, &blocks[..I::WIDTH], i, 0).shuffle(BACKWARDS);
+                    let alive = load_pieces(isa, &alive[..I::WIDTH], i, 0);
+                    sums[i] = alive.choose(times::<I>(sums[i] ^ block, keys[i], q), sums[i]);
+                }
+            }
+        }
+        for i in 0..4 {
+            store_pieces(isa, sums[i].shuffle(BACKWARDS) ^ self.masks[i], &mut self.tags[..I::WIDTH], i, 0);
+        }
+    }
+}
+
+#[inline(always)]
+fn times<I: Isa>(a: I::U32, b: I::U32, q: I::U32) -> I::U32 {
+    let low = a.clmul_low(b);
+    let middle = (a.clmul_low_high(b) ^ b.clmul_low_high(a)).xor3(low.shuffle(SWAP), low.clmul_low(q));
+    a.clmul_high(b).xor3(middle.shuffle(SWAP), middle.clmul_low(q))
+}
+
+/// What a row's tag covers.
+#[inline(always)]
+fn covered<'a>(associated: &'a [u8], ciphertext: &'a [u8]) -> Covered<'a> {
+    let mut lengths = [0; 16];
+    lengths[..8].copy_from_slice(&(8 * associated.len() as u64).to_be_bytes());
+    lengths[8..].copy_from_slice(&(8 * ciphertext.len() as u64).to_be_bytes());
+    Covered::new(associated, ciphertext, lengths)
+}
+
+#[inline(always)]
+fn seal_group<I: Isa>(
+    isa: I,
+    keys: &[[u8; 32]],
+    nonces: &[[u8; 12]],
+    associated: &[&[u8]],
+    rows: &mut [&mut [u8]],
+) {
+    let group = Group::new(isa, keys, nonces);
+    for (lane, row) in rows.iter_mut().enumerate() {
+        let (text, _) = row.split_last_chunk_mut::<TAG>().expect("a row has room for its tag");
+        group.apply(isa, lane, &nonces[lane], text);
+    }
+    let mut all = [Covered::NONE; TILE];
+    for (lane, row) in rows.iter().enumerate() {
+        let (text, _) = row.split_last_chunk::<TAG>().expect("a row has room for its tag");
+        all[lane] = covered(associated[lane], text);
+    }
+    let tags = group.tags(isa, &all[..rows.len()]);
+    for (row, tag) in rows.iter_mut().zip(&tags) {
+        *row.last_chunk_mut().expect("a row has room for its tag") = *tag;
+    }
+}
+
+#[inline(always)]
+fn open_group<I: Isa>(
+    isa: I,
+    keys: &[[u8; 32]],
+    nonces: &[[u8; 12]],
+    associated: &[&[u8]],
+    rows: &mut [&mut [u8]],
+    ok: &mut [bool],
+) {
+    let group = Group::new(isa, keys, nonces);
+    let mut all = [Covered::NONE; TILE];
+    for (lane, row) in rows.iter().enumerate() {
+        let (text, _) = row.split_last_chunk::<TAG>().unwrap_or((&[], &[0; TAG]));
+        all[lane] = covered(associated[lane], text);
+    }
+    let tags = group.tags(isa, &all[..rows.len()]);
+    for (lane, row) in rows.iter_mut().enumerate() {
+        ok[lane] = row.last_chunk::<TAG>().is_some_and(|tag| tags[lane].ct_eq(tag).into());
+        if ok[lane] {
+            let (text, _) = row.split_last_chunk_mut::<TAG>().expect("its tag was right");
+            group.apply(isa, lane, &nonces[lane], text);
+        } else {
+            row.fill(0);
+        }
+    }
+}
+
+/// Bytes of a tag.
+const TAG: usize = 16;
 
 #[inline]
 fn seal(key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; 16] {
