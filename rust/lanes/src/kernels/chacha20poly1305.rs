@@ -156,13 +156,10 @@ fn copy_back(text: &mut [u8], last: &[u8; 64]) {
     end.copy_from_slice(&last[..end.len()]);
 }
 
-/// What a row's tag covers.
+/// The last block that a tag covers.
 #[inline(always)]
-fn covered<'a>(associated: &'a [u8], ciphertext: &'a [u8]) -> Covered<'a> {
-    let mut lengths = [0; 16];
-    lengths[..8].copy_from_slice(&(associated.len() as u64).to_le_bytes());
-    lengths[8..].copy_from_slice(&(ciphertext.len() as u64).to_le_bytes());
-    Covered::new(associated, ciphertext, lengths)
+fn lengths(associated: usize, ciphertext: usize) -> [u8; 16] {
+    (u128::from(ciphertext as u64) << 64 | u128::from(associated as u64)).to_le_bytes()
 }
 
 #[inline(always)]
@@ -190,7 +187,7 @@ fn seal_tile<I: Isa>(
     }
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().expect("a row has room for its tag");
-        all[lane] = covered(associated[lane], text);
+        all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));
     }
     let tags = poly1305::tags(isa, &edges.first[..rows.len()], &all[..rows.len()]);
     for (row, tag) in rows.iter_mut().zip(&tags) {
@@ -216,7 +213,7 @@ fn open_tile<I: Isa>(
     let mut all = [Covered::NONE; TILE];
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().unwrap_or((&[], &[0; TAG]));
-        all[lane] = covered(associated[lane], text);
+        all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));
     }
     let tags = poly1305::tags(isa, &edges.first[..rows.len()], &all[..rows.len()]);
     let mut stream = Stream::new(isa);

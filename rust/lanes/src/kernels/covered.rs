@@ -27,20 +27,16 @@ impl<'a> Covered<'a> {
     /// A row that is not there.
     pub(super) const NONE: Self = Self { associated: &[], ciphertext: &[], edges: [ZERO; 3], ends: [false; 2] };
 
+    /// Makes it a row's, in its place: moved after it is written, it takes longer than the blocks take to hash.
     #[inline(always)]
-    pub(super) fn new(associated: &'a [u8], ciphertext: &'a [u8], lengths: Block) -> Self {
-        let mut edges = [ZERO, ZERO, lengths];
-        let mut ends = [false; 2];
-        let mut whole = [&[][..]; 2];
-        for (part, bytes) in [associated, ciphertext].into_iter().enumerate() {
-            let (blocks, end) = bytes.as_chunks();
-            whole[part] = blocks;
-            if !end.is_empty() {
-                edges[part][..end.len()].copy_from_slice(end);
-                ends[part] = true;
-            }
-        }
-        Self { associated: whole[0], ciphertext: whole[1], edges, ends }
+    pub(super) fn set(&mut self, associated: &'a [u8], ciphertext: &'a [u8], lengths: Block) {
+        let end;
+        (self.associated, end) = associated.as_chunks();
+        self.ends[0] = set_end(&mut self.edges[0], end);
+        let end;
+        (self.ciphertext, end) = ciphertext.as_chunks();
+        self.ends[1] = set_end(&mut self.edges[1], end);
+        self.edges[2] = lengths;
     }
 
     /// One of its runs.
@@ -53,6 +49,16 @@ impl<'a> Covered<'a> {
             _ => &self.edges[2 - usize::from(self.ends[1])..],
         }
     }
+}
+
+#[inline(always)]
+fn set_end(edge: &mut Block, end: &[u8]) -> bool {
+    if end.is_empty() {
+        return false;
+    }
+    *edge = ZERO;
+    edge[..end.len()].copy_from_slice(end);
+    true
 }
 
 /// One run of each of several rows, taken block by block.

@@ -293,13 +293,10 @@ fn times<I: Isa>(a: I::U32, b: I::U32, q: I::U32) -> I::U32 {
     a.clmul_high(b).xor3(middle.shuffle(SWAP), middle.clmul_low(q))
 }
 
-/// What a row's tag covers.
+/// The last block that a tag covers.
 #[inline(always)]
-fn covered<'a>(associated: &'a [u8], ciphertext: &'a [u8]) -> Covered<'a> {
-    let mut lengths = [0; 16];
-    lengths[..8].copy_from_slice(&(8 * associated.len() as u64).to_be_bytes());
-    lengths[8..].copy_from_slice(&(8 * ciphertext.len() as u64).to_be_bytes());
-    Covered::new(associated, ciphertext, lengths)
+fn lengths(associated: usize, ciphertext: usize) -> [u8; 16] {
+    (u128::from(8 * associated as u64) << 64 | u128::from(8 * ciphertext as u64)).to_be_bytes()
 }
 
 #[inline(always)]
@@ -318,7 +315,7 @@ fn seal_group<I: Isa>(
     let mut all = [Covered::NONE; TILE];
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().expect("a row has room for its tag");
-        all[lane] = covered(associated[lane], text);
+        all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));
     }
     let tags = group.tags(isa, &all[..rows.len()]);
     for (row, tag) in rows.iter_mut().zip(&tags) {
@@ -339,7 +336,7 @@ fn open_group<I: Isa>(
     let mut all = [Covered::NONE; TILE];
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().unwrap_or((&[], &[0; TAG]));
-        all[lane] = covered(associated[lane], text);
+        all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));
     }
     let tags = group.tags(isa, &all[..rows.len()]);
     for (lane, row) in rows.iter_mut().enumerate() {
