@@ -75,13 +75,28 @@ impl<'a, const ROWS: usize> Runs<'a, ROWS> {
     #[inline(always)]
     pub(super) fn new(covered: &'a [Covered<'a>], first: usize, number: usize) -> Self {
         let mut blocks: [&[Block]; ROWS] = [&[]; ROWS];
-        let (mut least, mut most) = (usize::MAX, 0);
         for lane in 0..ROWS {
             blocks[lane] = covered[(first + lane).min(covered.len() - 1)].run(number);
-            least = least.min(blocks[lane].len());
-            most = most.max(blocks[lane].len());
         }
-        Self { blocks, least, most }
+        let mut runs = Self { blocks, least: 0, most: 0 };
+        runs.count();
+        runs
+    }
+
+    /// What is left of each row's run.
+    #[inline(always)]
+    pub(super) fn blocks(&mut self) -> &mut [&'a [Block]; ROWS] {
+        &mut self.blocks
+    }
+
+    /// Counts anew, after [`Runs::blocks`] was changed.
+    #[inline(always)]
+    pub(super) fn count(&mut self) {
+        (self.least, self.most) = (usize::MAX, 0);
+        for blocks in &self.blocks {
+            self.least = self.least.min(blocks.len());
+            self.most = self.most.max(blocks.len());
+        }
     }
 
     /// A block of each row; zeros where the row has ended.

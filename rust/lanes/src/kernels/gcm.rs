@@ -263,7 +263,10 @@ impl<I: Isa> Part<I> for Tags<'_, I::U32> {
         }
         let mut sums = [isa.splat(0); 4];
         for run in 0..Covered::RUNS {
-            let run = Runs::<TILE>::new(self.covered, 0, run);
+            let mut run = Runs::<TILE>::new(self.covered, 0, run);
+            if run.most >= FEW {
+                sums = isa.call(LongRows { keys, sums, run: &mut run, rows: self.covered.len() });
+            }
             for index in 0..run.least {
                 let blocks = run.at(index);
                 for i in 0..4 {
@@ -286,11 +289,149 @@ impl<I: Isa> Part<I> for Tags<'_, I::U32> {
     }
 }
 
+/// From how many blocks on a row is hashed alone, [`Alone`], if more than half a group are as long; below, its
+/// powers of `H` cost more than they gain.
+const MANY: usize = 256;
+/// If fewer are, whose blocks would take as long as a whole group's.
+const FEW: usize = 32;
+
+/// Takes the long rows' blocks from a run, but for an end of less than `WIDTH`, into their sums.
+struct LongRows<'r, 'a, V> {
+    keys: [V; 4],
+    sums: [V; 4],
+    run: &'r mut Runs<'a, TILE>,
+    rows: usize,
+}
+
+impl<I: Isa> Part<I> for LongRows<'_, '_, I::U32> {
+    type Out = [I::U32; 4];
+
+    #[inline(always)]
+    fn run(mut self, isa: I) -> [I::U32; 4] {
+        let blocks = self.run.blocks();
+        let mut long = 0;
+        for blocks in &blocks[..self.rows] {
+            long += usize::from(blocks.len() >= FEW);
+        }
+        let least = if 2 * long > I::WIDTH { MANY } else { FEW };
+        let mut sums = [[0; 16]; TILE];
+        for i in 0..4 {
+            store_pieces(isa, self.sums[i], &mut sums[..I::WIDTH], i, 0);
+        }
+        for lane in 0..TILE {
+            if blocks[lane].len() >= least {
+                let (whole, end) = blocks[lane].split_at(blocks[lane].len() / I::WIDTH * I::WIDTH);
+                blocks[lane] = end;
+                if lane < self.rows {
+                    let key = self.keys[lane % 4].everywhere(lane / 4);
+                    isa.call(Alone { key, sum: &mut sums[lane], blocks: whole });
+                }
+            }
+        }
+        self.run.count();
+        for i in 0..4 {
+            self.sums[i] = load_pieces(isa, &sums[..I::WIDTH], i, 0);
+        }
+        wipe(&mut sums, [0; 16]);
+        self.sums
+    }
+}
+
+/// Blocks of one row, four vectors at a time, whose number divides that of the blocks. With `n` blocks `m` in a vector, each
+/// place in it is summed up by itself, four products for one reduction:
+///
+/// ```text
+/// sum_i ← sum_i · H^4n + m_i · H^3n + m_(n+i) · H^2n + m_(2n+i) · H^n + m_(3n+i)
+/// sum = sum_1 · H^n + sum_2 · H^(n−1) + … + sum_n · H
+/// ```
+struct Alone<'a, V> {
+    key: V,
+    sum: &'a mut [u8; 16],
+    blocks: &'a [[u8; 16]],
+}
+
+impl<I: Isa> Part<I> for Alone<'_, I::U32> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let q = I::U32::splat_piece(isa, &u128::from(Q).to_le_bytes());
+        let (n, bytes) = (I::WIDTH / 4, 4 * I::WIDTH);
+        // H^n … H, and H^n everywhere.
+        let mut last = [[0; 16]; 4];
+        let mut power = self.key;
+        store_pieces(isa, power, &mut last[n - 1..n], 0, 0);
+        for place in (0..n - 1).rev() {
+            power = times::<I>(power, self.key, q);
+            store_pieces(isa, power, &mut last[place..=place], 0, 0);
+        }
+        let mut powers = [power; 4];
+        for i in 1..4 {
+            powers[i] = times::<I>(powers[i - 1], power, q);
+        }
+        let mut sum = load_pieces(isa, &[*self.sum], 0, 0);
+        for (index, blocks) in self.blocks.chunks_exact(I::WIDTH).enumerate() {
+            let blocks = blocks.as_flattened();
+            let mut m = [sum; 4];
+            for i in 0..4 {
+                m[i] = I::U32::from_bytes(isa, &blocks[i * bytes..]).shuffle(BACKWARDS);
+            }
+            if index == 0 {
+                // What was there counts as much as the first block.
+                m[0] = m[0] ^ sum;
+                sum = isa.splat(0);
+            }
+            let product = Product::<I::U32>::new::<I>(sum, powers[3])
+                .plus(Product::new::<I>(m[0], powers[2]))
+                .plus(Product::new::<I>(m[1], powers[1]))
+                .plus(Product::new::<I>(m[2], powers[0]));
+            sum = product.reduced::<I>(q) ^ m[3];
+        }
+        let all = times::<I>(sum, I::U32::from_bytes(isa, last.as_flattened()), q);
+        let mut sum = all;
+        for piece in 1..n {
+            sum = sum ^ all.everywhere(piece);
+        }
+        store_pieces(isa, sum, core::slice::from_mut(self.sum), 0, 0);
+        wipe(&mut last, [0; 16]);
+    }
+}
+
+/// `low + middle · x^64 + high · x^128`.
+struct Product<V> {
+    low: V,
+    middle: V,
+    high: V,
+}
+
+impl<V> Product<V> {
+    #[inline(always)]
+    fn new<I: Isa<U32 = V>>(a: V, b: V) -> Self
+    where
+        V: Pieces<I>,
+    {
+        Self { low: a.clmul_low(b), middle: a.clmul_low_high(b) ^ b.clmul_low_high(a), high: a.clmul_high(b) }
+    }
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self
+    where
+        V: Lanes,
+    {
+        Self { low: self.low ^ other.low, middle: self.middle ^ other.middle, high: self.high ^ other.high }
+    }
+    #[inline(always)]
+    fn reduced<I: Isa<U32 = V>>(self, q: V) -> V
+    where
+        V: Pieces<I>,
+    {
+        let middle = self.middle.xor3(self.low.shuffle(SWAP), self.low.clmul_low(q));
+        self.high.xor3(middle.shuffle(SWAP), middle.clmul_low(q))
+    }
+}
+
 #[inline(always)]
 fn times<I: Isa>(a: I::U32, b: I::U32, q: I::U32) -> I::U32 {
-    let low = a.clmul_low(b);
-    let middle = (a.clmul_low_high(b) ^ b.clmul_low_high(a)).xor3(low.shuffle(SWAP), low.clmul_low(q));
-    a.clmul_high(b).xor3(middle.shuffle(SWAP), middle.clmul_low(q))
+    Product::new::<I>(a, b).reduced::<I>(q)
 }
 
 /// The last block that a tag covers.
