@@ -21,7 +21,7 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use backend::{BACKEND_VARIABLE, Backend, Step, UnknownBackend};
-pub use limbs::Limbs;
+pub use limbs::{Limb, Limbs};
 pub use pieces::Pieces;
 pub use portable::Portable;
 pub use words::{Lanes, Part, Words};

@@ -16,10 +16,21 @@ pub trait Pieces<I>: Lanes {
     fn to_pieces(self, to: [Option<&mut [u8; 16]>; 4]);
     /// The same piece everywhere.
     fn splat_piece(isa: I, piece: &[u8; 16]) -> Self;
+    /// The first `4 * WIDTH` of the bytes, which are pieces one after the other.
+    fn from_bytes(isa: I, bytes: &[u8]) -> Self;
+    /// The other way.
+    fn to_bytes(self, bytes: &mut [u8]);
+    /// One of the pieces, everywhere.
+    #[must_use]
+    fn everywhere(self, piece: usize) -> Self;
 
     /// The 4 × 4 words in each piece of a quad, transposed.
     #[must_use]
     fn transpose(quad: [Self; 4]) -> [Self; 4];
+    /// From four pieces of each row, a vector for each place in the row, to rows of 64 bytes: the four vectors one after
+    /// the other are all of the first row, then all of the second …
+    #[must_use]
+    fn join(places: [Self; 4]) -> [Self; 4];
     /// In each piece: byte `i` becomes byte `order[i]`.
     #[must_use]
     fn shuffle(self, order: [u8; 16]) -> Self;
@@ -36,6 +47,16 @@ pub trait Pieces<I>: Lanes {
     /// Its last round, without InvMixColumns.
     #[must_use]
     fn aes_inverse_last(self, key: Self) -> Self;
+
+    /// In each piece: the product without carries of the lower halves, 8 bytes each, as little-endian numbers.
+    #[must_use]
+    fn clmul_low(self, other: Self) -> Self;
+    /// Of the upper halves.
+    #[must_use]
+    fn clmul_high(self, other: Self) -> Self;
+    /// Of the lower half of `self` and the upper half of `other`.
+    #[must_use]
+    fn clmul_low_high(self, other: Self) -> Self;
 }
 
 /// Bytes `at` to `at + 16` of rows `first, first + 4, …` of a group; zero for rows that are not there.

@@ -4,9 +4,12 @@
 //! not. Rows are worked on by the tile: all rows of a tile take a step before any takes the next, so that a vector has its
 //! lanes full and a CPU that computes row by row always has an independent row to go on with.
 
+mod aes256;
 pub mod cbc;
+mod chacha20;
 pub mod chacha20poly1305;
 pub mod chain;
+mod covered;
 pub mod gcm;
 pub mod hkdf;
 pub mod hmac;

@@ -10,6 +10,10 @@
 //! Two blocks a turn, `h ← (h + m_1) r² + m_2 r`: one chain of multiplications waits for half as many others. A number is
 //! three limbs, of 44, 44 and 42 bits; `2^130 = 5` folds what lies above them.
 
+mod lanes;
+
+pub(super) use lanes::tags;
+
 const MASK44: u64 = (1 << 44) - 1;
 const MASK42: u64 = (1 << 42) - 1;
 

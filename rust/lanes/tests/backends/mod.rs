@@ -2,8 +2,8 @@
 //! lanes that no CPU has, to show that no kernel depends on a width.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use interlane_lanes::isa::{Backend, Kernel, Lanes, Limbs, Part, Pieces, Portable, Words};
-use std::ops::{BitAnd, BitXor};
+use interlane_lanes::isa::{Backend, Kernel, Lanes, Limb, Limbs, Part, Pieces, Portable, Words};
+use std::ops::{Add, BitAnd, BitXor};
 
 /// Sizes around a tile and around every width.
 pub(crate) const SIZES: [usize; 6] = [0, 1, 15, 16, 17, 31];
@@ -61,6 +61,14 @@ impl Four {
     }
     fn bytes(self) -> [u8; 16] {
         std::array::from_fn(|byte| self.0[byte / 4].to_ne_bytes()[byte % 4])
+    }
+    fn halves(self) -> [u64; 2] {
+        let all = u128::from_le_bytes(self.bytes());
+        [all as u64, (all >> 64) as u64]
+    }
+    fn clmul(a: u64, b: u64) -> Self {
+        let product = (0..64).filter(|bit| b >> bit & 1 == 1).fold(0, |sum, bit| sum ^ u128::from(a) << bit);
+        Self::of_bytes(product.to_le_bytes())
     }
     fn of_bytes(bytes: [u8; 16]) -> Self {
         Self(std::array::from_fn(|word| u32::from_ne_bytes(bytes[4 * word..][..4].try_into().expect("4 bytes"))))
@@ -120,6 +128,19 @@ impl Pieces<Wide> for Four {
     fn splat_piece(_: Wide, piece: &[u8; 16]) -> Self {
         Self::of_bytes(*piece)
     }
+    fn from_bytes(_: Wide, bytes: &[u8]) -> Self {
+        Self::of_bytes(*bytes.first_chunk().expect("16 bytes"))
+    }
+    fn to_bytes(self, bytes: &mut [u8]) {
+        *bytes.first_chunk_mut().expect("16 bytes") = self.bytes();
+    }
+    fn everywhere(self, piece: usize) -> Self {
+        assert_eq!(piece, 0, "a piece a vector");
+        self
+    }
+    fn join(places: [Self; 4]) -> [Self; 4] {
+        places
+    }
     fn transpose(quad: [Self; 4]) -> [Self; 4] {
         std::array::from_fn(|i| Self(std::array::from_fn(|j| quad[j].0[i])))
     }
@@ -148,6 +169,15 @@ impl Pieces<Wide> for Four {
         aes::hazmat::equiv_inv_cipher_round(&mut block, &[0; 16].into());
         aes::hazmat::mix_columns(&mut block);
         Self::of_bytes(block.into()) ^ key
+    }
+    fn clmul_low(self, other: Self) -> Self {
+        Self::clmul(self.halves()[0], other.halves()[0])
+    }
+    fn clmul_high(self, other: Self) -> Self {
+        Self::clmul(self.halves()[1], other.halves()[1])
+    }
+    fn clmul_low_high(self, other: Self) -> Self {
+        Self::clmul(self.halves()[0], other.halves()[1])
     }
 }
 
@@ -204,7 +234,75 @@ impl Words for Wide {
     }
 }
 
-impl Limbs for Wide {}
+/// Two limbs, of 32 bits by 32 as AVX2 multiplies them. What `bounds` proves for all inputs is looked at here for some:
+/// nothing may overflow.
+#[derive(Clone, Copy)]
+pub(crate) struct Two([u64; 2]);
+
+impl Limbs for Wide {
+    const MADD52: bool = false;
+    type U64 = Two;
+
+    fn splat_limb(self, limb: u64) -> Two {
+        Two([limb; 2])
+    }
+    fn limbs(self, [a, b]: [Four; 2]) -> [Two; 2] {
+        std::array::from_fn(|half| Two([a.halves()[half], b.halves()[half]]))
+    }
+    fn pieces(self, [low, high]: [Two; 2]) -> [Four; 2] {
+        std::array::from_fn(|lane| {
+            Four::of_bytes((u128::from(high.0[lane]) << 64 | u128::from(low.0[lane])).to_le_bytes())
+        })
+    }
+}
+
+impl Add for Two {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane].checked_add(other.0[lane]).expect("no overflow")))
+    }
+}
+
+impl BitAnd for Two {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] & other.0[lane]))
+    }
+}
+
+impl Limb for Two {
+    fn fill(self, limb: u64) -> Self {
+        Self([limb; 2])
+    }
+    fn shl<const BITS: u32>(self) -> Self {
+        Self(self.0.map(|limb| {
+            assert!(limb.leading_zeros() >= BITS, "no bit is lost");
+            limb << BITS
+        }))
+    }
+    fn shr<const BITS: u32>(self) -> Self {
+        Self(self.0.map(|limb| limb >> BITS))
+    }
+    fn choose(self, yes: Self, no: Self) -> Self {
+        Self(std::array::from_fn(|lane| match self.0[lane] {
+            0 => no.0[lane],
+            u64::MAX => yes.0[lane],
+            mask => panic!("{mask:x} is no mask"),
+        }))
+    }
+    fn mul32(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            assert!(self.0[lane] >> 32 == 0 && other.0[lane] >> 32 == 0, "32 bits");
+            self.0[lane] * other.0[lane]
+        }))
+    }
+    fn madd52_low(self, _: Self, _: Self) -> Self {
+        unreachable!("32 bits by 32")
+    }
+    fn madd52_high(self, _: Self, _: Self) -> Self {
+        unreachable!("32 bits by 32")
+    }
+}
 
 /// Test data, the same in every run (splitmix64).
 pub(crate) struct Random(pub(crate) u64);

@@ -1,6 +1,84 @@
-//! Limbs of rows.
+//! 4 limbs a vector, multiplied 32 bits by 32.
 
 use super::Avx2;
-use crate::isa::Limbs;
+use super::words::U32x8;
+use crate::isa::{Limb, Limbs};
+use core::arch::x86_64::*;
+use core::ops::{Add, BitAnd};
 
-impl Limbs for Avx2 {}
+/// A 64-bit limb of each of 4 rows.
+#[derive(Clone, Copy, Debug)]
+pub struct U64x4(__m256i);
+
+impl Limbs for Avx2 {
+    const MADD52: bool = false;
+    type U64 = U64x4;
+
+    #[inline(always)]
+    fn splat_limb(self, limb: u64) -> U64x4 {
+        // SAFETY: `self` proves that the features are present.
+        U64x4(unsafe { _mm256_set1_epi64x(limb.cast_signed()) })
+    }
+    #[inline(always)]
+    fn limbs(self, [a, b]: [U32x8; 2]) -> [U64x4; 2] {
+        // SAFETY: `self` proves that the features are present.
+        unsafe { [U64x4(_mm256_unpacklo_epi64(a.0, b.0)), U64x4(_mm256_unpackhi_epi64(a.0, b.0))] }
+    }
+    #[inline(always)]
+    fn pieces(self, [low, high]: [U64x4; 2]) -> [U32x8; 2] {
+        // SAFETY: `self` proves that the features are present.
+        unsafe { [U32x8(_mm256_unpacklo_epi64(low.0, high.0)), U32x8(_mm256_unpackhi_epi64(low.0, high.0))] }
+    }
+}
+
+macro_rules! op {
+    ($name:ident($($arg:ident),*) = $e:expr) => {
+        #[inline(always)]
+        fn $name(self, $($arg: Self),*) -> Self {
+            // SAFETY: a value of this type exists only where the features do.
+            Self(unsafe { $e(self.0, $($arg.0),*) })
+        }
+    };
+}
+
+impl Add for U64x4 {
+    type Output = Self;
+    op!(add(other) = _mm256_add_epi64);
+}
+
+impl BitAnd for U64x4 {
+    type Output = Self;
+    op!(bitand(other) = _mm256_and_si256);
+}
+
+impl Limb for U64x4 {
+    #[inline(always)]
+    fn fill(self, limb: u64) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { _mm256_set1_epi64x(limb.cast_signed()) })
+    }
+    #[inline(always)]
+    fn shl<const BITS: u32>(self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { _mm256_sll_epi64(self.0, _mm_cvtsi32_si128(BITS.cast_signed())) })
+    }
+    #[inline(always)]
+    fn shr<const BITS: u32>(self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { _mm256_srl_epi64(self.0, _mm_cvtsi32_si128(BITS.cast_signed())) })
+    }
+    #[inline(always)]
+    fn choose(self, yes: Self, no: Self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { _mm256_blendv_epi8(no.0, yes.0, self.0) })
+    }
+    op!(mul32(other) = _mm256_mul_epu32);
+    #[inline(always)]
+    fn madd52_low(self, _: Self, _: Self) -> Self {
+        unreachable!("limbs are multiplied 32 bits by 32 here");
+    }
+    #[inline(always)]
+    fn madd52_high(self, _: Self, _: Self) -> Self {
+        unreachable!("limbs are multiplied 32 bits by 32 here");
+    }
+}

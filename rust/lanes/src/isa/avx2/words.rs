@@ -8,7 +8,7 @@ use core::ops::{BitAnd, BitXor};
 
 /// A 32-bit word of each of 8 rows.
 #[derive(Clone, Copy, Debug)]
-pub struct U32x8(__m256i);
+pub struct U32x8(pub(super) __m256i);
 
 impl Words for Avx2 {
     const WIDTH: usize = 8;
@@ -76,6 +76,27 @@ macro_rules! aes {
     };
 }
 
+/// A product without carries on both halves.
+macro_rules! clmul {
+    ($name:ident, $halves:literal) => {
+        #[inline(always)]
+        fn $name(self, other: Self) -> Self {
+            // SAFETY: a value of this type exists only where the features do.
+            unsafe {
+                let low = _mm_clmulepi64_si128::<$halves>(
+                    _mm256_castsi256_si128(self.0),
+                    _mm256_castsi256_si128(other.0),
+                );
+                let high = _mm_clmulepi64_si128::<$halves>(
+                    _mm256_extracti128_si256::<1>(self.0),
+                    _mm256_extracti128_si256::<1>(other.0),
+                );
+                Self(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high))
+            }
+        }
+    };
+}
+
 impl BitXor for U32x8 {
     type Output = Self;
     op!(bitxor(other) = _mm256_xor_si256);
@@ -99,6 +120,12 @@ impl Lanes for U32x8 {
     }
     #[inline(always)]
     fn rotr<const BITS: i32>(self) -> Self {
+        if BITS == 16 {
+            return self.shuffle([2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13]);
+        }
+        if BITS == 24 {
+            return self.shuffle([3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14]);
+        }
         // SAFETY: a value of this type exists only where the features do.
         Self(unsafe {
             _mm256_or_si256(
@@ -154,6 +181,41 @@ impl Pieces<Avx2> for U32x8 {
         Self(unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(piece.as_ptr().cast())) })
     }
     #[inline(always)]
+    fn from_bytes(_: Avx2, bytes: &[u8]) -> Self {
+        let bytes: &[u8; 32] = bytes.first_chunk().expect("a vector of bytes");
+        // SAFETY: the token proves the features; `bytes` is one whole readable vector.
+        Self(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) })
+    }
+    #[inline(always)]
+    fn to_bytes(self, bytes: &mut [u8]) {
+        let bytes: &mut [u8; 32] = bytes.first_chunk_mut().expect("a vector of bytes");
+        // SAFETY: a value of this type exists only where the features do; `bytes` is one whole writable vector.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), self.0) };
+    }
+    #[inline(always)]
+    fn everywhere(self, piece: usize) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe {
+            if piece == 0 {
+                _mm256_permute2x128_si256::<0x00>(self.0, self.0)
+            } else {
+                _mm256_permute2x128_si256::<0x11>(self.0, self.0)
+            }
+        })
+    }
+    #[inline(always)]
+    fn join([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+        // SAFETY: a value of this type exists only where the features do.
+        unsafe {
+            [
+                Self(_mm256_permute2x128_si256::<0x20>(a.0, b.0)),
+                Self(_mm256_permute2x128_si256::<0x20>(c.0, d.0)),
+                Self(_mm256_permute2x128_si256::<0x31>(a.0, b.0)),
+                Self(_mm256_permute2x128_si256::<0x31>(c.0, d.0)),
+            ]
+        }
+    }
+    #[inline(always)]
     fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
         // SAFETY: a value of this type exists only where the features do.
         unsafe {
@@ -181,4 +243,7 @@ impl Pieces<Avx2> for U32x8 {
     aes!(aes_last, _mm_aesenclast_si128);
     aes!(aes_inverse_round, _mm_aesdec_si128);
     aes!(aes_inverse_last, _mm_aesdeclast_si128);
+    clmul!(clmul_low, 0x00);
+    clmul!(clmul_high, 0x11);
+    clmul!(clmul_low_high, 0x10);
 }

@@ -8,7 +8,7 @@ use core::ops::{BitAnd, BitXor};
 
 /// A 32-bit word of each of 16 rows.
 #[derive(Clone, Copy, Debug)]
-pub struct U32x16(__m512i);
+pub struct U32x16(pub(super) __m512i);
 
 impl Words for Avx512 {
     const WIDTH: usize = 16;
@@ -147,6 +147,43 @@ impl Pieces<Avx512> for U32x16 {
         Self(unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(piece.as_ptr().cast())) })
     }
     #[inline(always)]
+    fn from_bytes(_: Avx512, bytes: &[u8]) -> Self {
+        let bytes: &[u8; 64] = bytes.first_chunk().expect("a vector of bytes");
+        // SAFETY: the token proves the features; `bytes` is one whole readable vector.
+        Self(unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) })
+    }
+    #[inline(always)]
+    fn to_bytes(self, bytes: &mut [u8]) {
+        let bytes: &mut [u8; 64] = bytes.first_chunk_mut().expect("a vector of bytes");
+        // SAFETY: a value of this type exists only where the features do; `bytes` is one whole writable vector.
+        unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), self.0) };
+    }
+    #[inline(always)]
+    fn everywhere(self, piece: usize) -> Self {
+        let low = 2 * piece as i64;
+        // SAFETY: a value of this type exists only where the features do.
+        unsafe {
+            let order = _mm512_broadcast_i32x4(_mm_set_epi64x(low + 1, low));
+            Self(_mm512_permutexvar_epi64(order, self.0))
+        }
+    }
+    #[inline(always)]
+    fn join([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+        // SAFETY: a value of this type exists only where the features do.
+        unsafe {
+            let ab = _mm512_shuffle_i32x4::<0b10_00_10_00>(a.0, b.0);
+            let cd = _mm512_shuffle_i32x4::<0b10_00_10_00>(c.0, d.0);
+            let ab_odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(a.0, b.0);
+            let cd_odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(c.0, d.0);
+            [
+                Self(_mm512_shuffle_i32x4::<0b10_00_10_00>(ab, cd)),
+                Self(_mm512_shuffle_i32x4::<0b10_00_10_00>(ab_odd, cd_odd)),
+                Self(_mm512_shuffle_i32x4::<0b11_01_11_01>(ab, cd)),
+                Self(_mm512_shuffle_i32x4::<0b11_01_11_01>(ab_odd, cd_odd)),
+            ]
+        }
+    }
+    #[inline(always)]
     fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
         // SAFETY: a value of this type exists only where the features do.
         unsafe {
@@ -174,4 +211,7 @@ impl Pieces<Avx512> for U32x16 {
     op!(aes_last(key) = _mm512_aesenclast_epi128);
     op!(aes_inverse_round(key) = _mm512_aesdec_epi128);
     op!(aes_inverse_last(key) = _mm512_aesdeclast_epi128);
+    op!(clmul_low(other) = _mm512_clmulepi64_epi128::<0x00>);
+    op!(clmul_high(other) = _mm512_clmulepi64_epi128::<0x11>);
+    op!(clmul_low_high(other) = _mm512_clmulepi64_epi128::<0x10>);
 }
