@@ -32,7 +32,6 @@ pub enum Step {
 /// From how many rows on lanes are sooner done than the same rows by crates, one after the other; never, where a kernel has
 /// none. As measured by `cargo run --release --example time`, on the CPU that the line names.
 const fn fewest(backend: Backend, step: Step) -> usize {
-    const NEVER: usize = usize::MAX;
     match (backend, step) {
         (Backend::Portable(_), _) => NEVER,
         #[cfg(target_arch = "x86_64")]
@@ -138,12 +137,18 @@ impl Backend {
         }
     }
 
-    /// Each kernel's name and what runs it here.
+    /// Each kernel's name and what runs it here: a crate, or `lanes`, where it has as many rows as the table asks for.
     #[must_use]
     pub fn kernels(self) -> Vec<(&'static str, &'static str)> {
-        Portable::detect().kernels().to_vec()
+        let by_row = Portable::detect().kernels();
+        let runs =
+            by_row.map(|(name, step, by_row)| (name, if fewest(self, step) == NEVER { by_row } else { "lanes" }));
+        runs.to_vec()
     }
 }
+
+/// More rows than there are.
+const NEVER: usize = usize::MAX;
 
 /// A backend was asked for that does not exist or that this CPU cannot run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Any CPU: one row at a time, by crates. Also the oracle of every vector backend.
 
 use super::words::Part;
-use super::{Lanes, Words};
+use super::{Lanes, Step, Words};
 use sha2::block_api::compress256;
 
 /// The backend without vectors.
@@ -46,19 +46,20 @@ impl Portable {
         self.graviola
     }
 
-    pub(super) fn kernels(self) -> [(&'static str, &'static str); 9] {
+    /// Each kernel's name, its place in the table, and the crate that runs it.
+    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 9] {
         let (chacha20poly1305, x25519) =
             if self.graviola { ("graviola", "graviola") } else { ("chacha20poly1305", "curve25519-dalek") };
         [
-            ("sha256", "sha2"),
-            ("hmac", "sha2"),
-            ("hkdf", "sha2"),
-            ("chain", "sha2"),
-            ("cbc", "aes"),
-            ("gcm", "aes-gcm"),
-            ("chacha20poly1305", chacha20poly1305),
-            ("x25519", x25519),
-            ("xeddsa", "curve25519-dalek"),
+            ("sha256", Step::Hash, "sha2"),
+            ("hmac", Step::Hash, "sha2"),
+            ("hkdf", Step::Hash, "sha2"),
+            ("chain", Step::Hash, "sha2"),
+            ("cbc", Step::Cbc, "aes"),
+            ("gcm", Step::Gcm, "aes-gcm"),
+            ("chacha20poly1305", Step::ChaCha20Poly1305, chacha20poly1305),
+            ("x25519", Step::X25519, x25519),
+            ("xeddsa", Step::Verify, "curve25519-dalek"),
         ]
     }
 }

@@ -96,7 +96,8 @@ impl Kernel for Open<'_, '_> {
     #[inline(always)]
     fn in_lanes<I: Isa>(self, isa: I) {
         rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len(), self.ok.len()]);
-        let (keys, nonces, associated) = (self.keys.chunks(TILE), self.nonces.chunks(TILE), self.associated.chunks(TILE));
+        let (keys, nonces, associated) =
+            (self.keys.chunks(TILE), self.nonces.chunks(TILE), self.associated.chunks(TILE));
         let (rows, ok) = (self.rows.chunks_mut(TILE), self.ok.chunks_mut(TILE));
         for ((((keys, nonces), associated), rows), ok) in keys.zip(nonces).zip(associated).zip(rows).zip(ok) {
             open_tile(isa, keys, nonces, associated, rows, ok);
@@ -163,13 +164,7 @@ fn lengths(associated: usize, ciphertext: usize) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn seal_tile<I: Isa>(
-    isa: I,
-    keys: &[[u8; 32]],
-    nonces: &[[u8; 12]],
-    associated: &[&[u8]],
-    rows: &mut [&mut [u8]],
-) {
+fn seal_tile<I: Isa>(isa: I, keys: &[[u8; 32]], nonces: &[[u8; 12]], associated: &[&[u8]], rows: &mut [&mut [u8]]) {
     let mut edges = Edges::new();
     let mut stream = Stream::new(isa);
     for ((key, nonce), first) in keys.iter().zip(nonces).zip(&mut edges.first) {

@@ -441,13 +441,7 @@ fn lengths(associated: usize, ciphertext: usize) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn seal_group<I: Isa>(
-    isa: I,
-    keys: &[[u8; 32]],
-    nonces: &[[u8; 12]],
-    associated: &[&[u8]],
-    rows: &mut [&mut [u8]],
-) {
+fn seal_group<I: Isa>(isa: I, keys: &[[u8; 32]], nonces: &[[u8; 12]], associated: &[&[u8]], rows: &mut [&mut [u8]]) {
     let group = Group::new(isa, keys, nonces);
     for (lane, row) in rows.iter_mut().enumerate() {
         let (text, _) = row.split_last_chunk_mut::<TAG>().expect("a row has room for its tag");

@@ -83,10 +83,8 @@ macro_rules! clmul {
         fn $name(self, other: Self) -> Self {
             // SAFETY: a value of this type exists only where the features do.
             unsafe {
-                let low = _mm_clmulepi64_si128::<$halves>(
-                    _mm256_castsi256_si128(self.0),
-                    _mm256_castsi256_si128(other.0),
-                );
+                let low =
+                    _mm_clmulepi64_si128::<$halves>(_mm256_castsi256_si128(self.0), _mm256_castsi256_si128(other.0));
                 let high = _mm_clmulepi64_si128::<$halves>(
                     _mm256_extracti128_si256::<1>(self.0),
                     _mm256_extracti128_si256::<1>(other.0),

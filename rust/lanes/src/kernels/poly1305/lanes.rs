@@ -199,10 +199,7 @@ impl<V: Limb> Number<V> for [V; 3] {
         let [a, b, c] = self;
         let b = b + a.shr::<44>();
         let c = c + b.shr::<44>();
-        [
-            a.low::<44>() + b.low::<20>().shl::<44>(),
-            b.low::<44>().shr::<20>() + c.low::<40>().shl::<24>(),
-        ]
+        [a.low::<44>() + b.low::<20>().shl::<44>(), b.low::<44>().shr::<20>() + c.low::<40>().shl::<24>()]
     }
 }
 
@@ -289,10 +286,7 @@ impl<V: Limb> Number<V> for [V; 5] {
     #[inline(always)]
     fn halves(self) -> [V; 2] {
         let [a, b, c, d, e] = up(self);
-        [
-            a + b.shl::<26>() + c.low::<12>().shl::<52>(),
-            c.shr::<12>() + d.shl::<14>() + e.low::<24>().shl::<40>(),
-        ]
+        [a + b.shl::<26>() + c.low::<12>().shl::<52>(), c.shr::<12>() + d.shl::<14>() + e.low::<24>().shl::<40>()]
     }
 }
 
