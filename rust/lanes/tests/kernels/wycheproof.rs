@@ -1,8 +1,6 @@
 //! Project Wycheproof's vectors. Each set counts what it ran, so that a filter that lets nothing through fails.
 
-mod backends;
-
-use backends::Runs;
+use crate::backends::Runs;
 use interlane_lanes::kernels::{cbc, chacha20poly1305, gcm, hkdf, hmac, x25519};
 use wycheproof::{TestResult, aead, cipher, mac, xdh};
 
@@ -49,7 +47,7 @@ macro_rules! aead {
                 keys: &keys,
                 nonces: &nonces,
                 associated: &associated,
-                rows: &mut backends::slices_mut(&mut rows),
+                rows: &mut crate::backends::slices_mut(&mut rows),
             });
             for (test, row) in tests.iter().zip(rows) {
                 let expected = [&test.ct[..], &test.tag[..]].concat();
@@ -62,7 +60,7 @@ macro_rules! aead {
                 keys: &keys,
                 nonces: &nonces,
                 associated: &associated,
-                rows: &mut backends::slices_mut(&mut rows),
+                rows: &mut crate::backends::slices_mut(&mut rows),
                 ok: &mut ok,
             });
             for ((test, row), ok) in tests.iter().zip(rows).zip(ok) {
@@ -94,13 +92,13 @@ fn aes_cbc(on: &impl Runs) {
 
     let padding = |len: usize| vec![(16 - len % 16) as u8; 16 - len % 16];
     let mut rows: Vec<Vec<u8>> = tests.iter().map(|test| [&test.pt[..], &padding(test.pt.len())].concat()).collect();
-    on.run(cbc::Encrypt { keys: &keys, ivs: &ivs, rows: &mut backends::slices_mut(&mut rows) });
+    on.run(cbc::Encrypt { keys: &keys, ivs: &ivs, rows: &mut crate::backends::slices_mut(&mut rows) });
     for (test, row) in tests.iter().zip(rows) {
         assert_eq!(row == test.ct[..], test.result == TestResult::Valid, "{}", test.tc_id);
     }
 
     let mut rows: Vec<Vec<u8>> = tests.iter().map(|test| test.ct.to_vec()).collect();
-    on.run(cbc::Decrypt { keys: &keys, ivs: &ivs, rows: &mut backends::slices_mut(&mut rows) });
+    on.run(cbc::Decrypt { keys: &keys, ivs: &ivs, rows: &mut crate::backends::slices_mut(&mut rows) });
     for (test, row) in tests.iter().zip(rows) {
         let opened = row
             .last()

@@ -1,8 +1,6 @@
 //! Vectors of the standards themselves.
 
-mod backends;
-
-use backends::Runs;
+use crate::backends::Runs;
 use hex_literal::hex;
 use interlane_lanes::kernels::{cbc, chacha20poly1305, gcm, hkdf, hmac, sha256, x25519};
 

@@ -1,9 +1,7 @@
 //! Every kernel at awkward numbers of rows, with unequal lengths, canaries around its output and a bad row among good ones,
 //! against oracles that take one row at a time.
 
-mod backends;
-
-use backends::{Canaries, Fenced, Random, Runs, SIZES, slices};
+use crate::backends::{Canaries, Fenced, Random, Runs, SIZES, slices};
 use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, x25519, xeddsa};
 
 mod everything {
@@ -177,13 +175,13 @@ fn cbc_rows(on: &impl Runs) {
 #[test]
 #[should_panic(expected = "whole blocks")]
 fn cbc_refuses_a_part_of_a_block() {
-    backends::backends()[0].run(cbc::Encrypt { keys: &[[0; 32]], ivs: &[[0; 16]], rows: &mut [&mut [0; 17]] });
+    crate::backends::backends()[0].run(cbc::Encrypt { keys: &[[0; 32]], ivs: &[[0; 16]], rows: &mut [&mut [0; 17]] });
 }
 
 #[test]
 #[should_panic(expected = "one entry a row")]
 fn arguments_of_unequal_numbers_of_rows() {
-    backends::backends()[0].run(chain::Step { chains: &mut [[0; 32]; 2], seeds: &mut [[0; 32]; 1] });
+    crate::backends::backends()[0].run(chain::Step { chains: &mut [[0; 32]; 2], seeds: &mut [[0; 32]; 1] });
 }
 
 /// The two authenticated ciphers have the same shape and one test: sealed rows are those of the crate alone, each bad row is

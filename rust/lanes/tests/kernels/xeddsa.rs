@@ -1,8 +1,6 @@
 //! What XEdDSA accepts and refuses.
 
-mod backends;
-
-use backends::{Random, Runs};
+use crate::backends::{Random, Runs};
 use interlane_lanes::kernels::{x25519, xeddsa};
 
 mod everything {
@@ -105,7 +103,7 @@ fn every_bit_counts(on: &impl Runs) {
             flipped[bit / 8] ^= 1 << (bit % 8);
             messages.push(flipped);
         }
-        let ok = verify(on, public(on, private), &backends::slices(&messages), &vec![signature; messages.len()]);
+        let ok = verify(on, public(on, private), &crate::backends::slices(&messages), &vec![signature; messages.len()]);
         assert!(ok[0]);
         assert_eq!(ok.iter().filter(|ok| **ok).count(), 1);
     }
