@@ -14,8 +14,9 @@ ENGINE = ROOT / "rust" / "engine" / "src"
 PACKAGE = ROOT / "python" / "interlane"
 
 # Inside the engine: each part, and the parts that it may name.
-LEAVES = {"error", "limits", "secret"}
+LEAVES = {"bytes", "error", "limits", "secret"}
 MAY_NAME = {
+    "bytes": {"limits"},
     "error": set(),
     "limits": set(),
     "secret": set(),

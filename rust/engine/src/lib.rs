@@ -10,13 +10,14 @@
 //! - `ratchet`: the state, one file for each noun of the specifications
 //! - `wire`: the frames
 //! - `store`: sealed rows, committed before anything leaves; known to `batch` alone
-//! - [`Status`], [`limits`], [`Secret`]: leaves
+//! - [`Status`], [`limits`], [`Secret`], [`Bytes`]: leaves
 //!
 //! The cryptography is the crate `interlane_lanes`, which knows no protocol.
 
 #![forbid(unsafe_code)]
 
 mod batch;
+mod bytes;
 mod error;
 pub mod limits;
 mod ratchet;
@@ -27,6 +28,7 @@ mod wire;
 pub use batch::{
     AccountId, AccountInfo, Engine, Import, Kind, Location, Options, Packed, PeerInfo, Rows, Stats, Upload,
 };
+pub use bytes::Bytes;
 pub use error::{Error, Events, Status};
 pub use ratchet::Bundle;
 pub use secret::Secret;

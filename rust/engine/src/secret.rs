@@ -111,43 +111,6 @@ impl<const N: usize> Drop for SecretColumn<N> {
     }
 }
 
-/// Plaintexts of a run, and frames that carry keys: zeroed when dropped.
-#[derive(Default)]
-pub(crate) struct SecretBytes(pub(crate) Vec<u8>);
-
-impl SecretBytes {
-    /// Room for `more` bytes. A `Vec` that grows by itself leaves what it held in freed memory; here the old buffer is
-    /// zeroed.
-    pub(crate) fn make_room(&mut self, more: usize) {
-        let needed = self.0.len() + more;
-        if needed > self.0.capacity() {
-            let mut roomier = Self(Vec::with_capacity(needed.max(2 * self.0.capacity())));
-            roomier.0.extend_from_slice(&self.0);
-            *self = roomier;
-        }
-    }
-}
-
-impl Deref for SecretBytes {
-    type Target = Vec<u8>;
-    fn deref(&self) -> &Vec<u8> {
-        &self.0
-    }
-}
-
-impl DerefMut for SecretBytes {
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.0
-    }
-}
-
-impl Drop for SecretBytes {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        optimization_barrier(&self.0[..]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

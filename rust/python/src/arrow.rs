@@ -77,7 +77,7 @@ pub(crate) fn import(argument: &str, object: &Bound<'_, PyAny>, room: usize) -> 
         return Err(wrong("a negative offset or length"));
     };
     if rows == 0 {
-        return Ok(Some(OwnedRows { data: Vec::new(), offsets: vec![0] }));
+        return Ok(Some(OwnedRows { offsets: vec![0], ..OwnedRows::default() }));
     }
     if array.n_buffers != 3 || array.buffers.is_null() {
         return Err(wrong("not three buffers"));

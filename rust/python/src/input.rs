@@ -22,15 +22,14 @@ pub(crate) const KINDS: [&str; 5] = ["none", "msg", "pkmsg", "skmsg", "skdm"];
 /// Rows of bytes that this call owns: row `i` is `data[offsets[i]..offsets[i + 1]]`.
 #[derive(Default)]
 pub(crate) struct OwnedRows {
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: interlane::Bytes,
     pub(crate) offsets: Vec<i64>,
 }
 
 impl OwnedRows {
     /// No rows, with memory for `rows` of them of `bytes` in all.
     fn with_capacity(rows: usize, bytes: usize) -> PyResult<Self> {
-        let mut data = Vec::new();
-        data.try_reserve_exact(bytes).map_err(|_| PyMemoryError::new_err(()))?;
+        let data = interlane::Bytes::try_with_capacity(bytes).map_err(|_| PyMemoryError::new_err(()))?.shared();
         let mut offsets = Vec::with_capacity(rows + 1);
         offsets.push(0);
         Ok(Self { data, offsets })
@@ -39,7 +38,8 @@ impl OwnedRows {
     /// Ends a row, with `room` more bytes in it.
     fn end_row(&mut self, room: usize) {
         if room != 0 {
-            self.data.resize(self.data.len() + room, 0);
+            let end = self.data.len() + room;
+            self.data.resize(end, 0);
         }
         self.offsets.push(self.data.len() as i64);
     }

@@ -19,10 +19,11 @@ use super::randomness::{Purpose, Randomness};
 use super::records::{self, Dirty};
 use super::rows::{Kind, Outcome, Packed};
 use super::tile;
+use crate::bytes::Bytes;
 use crate::error::{Events, Status};
 use crate::limits::MAX_ARCHIVED_STEPS;
 use crate::ratchet::{ChainKey, KeyPair, Peer, Place, Session, identities};
-use crate::secret::{Secret, SecretBytes};
+use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{PrekeyMessage, SignalMessage};
 
@@ -42,7 +43,7 @@ pub(super) struct Incoming<'a> {
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) bytes: SecretBytes,
+    pub(super) bytes: Bytes,
     /// Slots whose newest receiving chain has moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
     /// Slots where more has changed.
@@ -191,7 +192,7 @@ impl<'a> Run<'a> {
         let backend = self.engine.backend;
         tile::step(backend, next.iter_mut().map(|next| (&mut next.chain, next.seed.expose_mut())));
         let total = next.iter().map(|next| next.message.ciphertext.len()).sum();
-        self.opened.bytes.reserve_exact(total);
+        self.opened.bytes.reserve(total);
         next.sort_by_key(|next| next.message.authenticated.len().div_ceil(64));
         let mut seeds = tile::column::<32>();
         for tile in next.chunks_mut(TILE) {

@@ -11,10 +11,10 @@ use super::randomness::{Purpose, Randomness};
 use super::records;
 use super::rows::{Kind, Outcome, Packed};
 use super::tile;
+use crate::bytes::Bytes;
 use crate::error::{Events, Status};
 use crate::limits::MAX_PLAINTEXT;
 use crate::ratchet::{ChainKey, Pending, identities};
-use crate::secret::SecretBytes;
 use crate::store::{Changes, Key};
 use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 
@@ -22,7 +22,7 @@ use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 #[derive(Default)]
 pub(super) struct Sealed {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) bytes: SecretBytes,
+    pub(super) bytes: Bytes,
     /// Slots whose sending chains have moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
     pub(super) changes: Changes,
@@ -161,7 +161,7 @@ impl Run<'_> {
     /// Message keys, CBC and MAC, sixteen rows at a time.
     fn write_frames(&self, sealed: &mut Sealed) {
         let Self { senders, rows, .. } = *self;
-        let mut bytes = vec![0; rows.iter().map(|row| row.frame_len).sum()];
+        let mut bytes = Bytes::zeroes(rows.iter().map(|row| row.frame_len).sum());
         let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
         let mut rest = bytes.as_mut_slice();
         let mut start = 0;
@@ -186,7 +186,7 @@ impl Run<'_> {
         for at in order.chunks(TILE) {
             self.write_tile(at, &mut frames);
         }
-        sealed.bytes = SecretBytes(bytes);
+        sealed.bytes = bytes.shared();
     }
 
     fn write_tile(&self, at: &[u32], frames: &mut [&mut [u8]]) {

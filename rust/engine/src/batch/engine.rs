@@ -20,10 +20,11 @@ use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
 use super::rows::{Kind, Outcome, Packed, Rows};
 use super::start::{self, Started};
+use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::{LOW_STOCK, MAX_NAME, MAX_ROWS};
 use crate::ratchet::{Bundle, Peer};
-use crate::secret::{Secret, SecretBytes};
+use crate::secret::Secret;
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Changes, Key, Kind as RowKind, Store};
@@ -619,7 +620,7 @@ impl Engine {
             advanced.push(chains);
         }
         self.commit(changes)?;
-        results.push((unknown(&plan), SecretBytes::default()));
+        results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
             for (slot, chain) in advanced.iter_mut().flatten() {
@@ -668,7 +669,7 @@ impl Engine {
             consumed.extend(run.consumed);
         }
         self.commit(changes)?;
-        results.push((unknown(&plan), SecretBytes::default()));
+        results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
             for (slot, chain) in advanced.iter_mut().flatten() {
@@ -754,7 +755,7 @@ impl Engine {
 }
 
 /// Runs' results as [`Rows::assemble`] takes them.
-pub(super) fn borrow(results: &[(Vec<Outcome>, SecretBytes)]) -> impl Iterator<Item = (&[Outcome], &[u8])> + Clone {
+pub(super) fn borrow(results: &[(Vec<Outcome>, Bytes)]) -> impl Iterator<Item = (&[Outcome], &[u8])> + Clone {
     results.iter().map(|(outcomes, bytes)| (&outcomes[..], &bytes[..]))
 }
 

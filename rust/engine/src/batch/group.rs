@@ -15,10 +15,11 @@ use super::randomness::{Purpose, Randomness};
 use super::records::{self, SenderKeyRecord};
 use super::rows::{Kind, Outcome, Packed, Rows};
 use super::tile;
+use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::{MAX_PLAINTEXT, MAX_ROWS};
 use crate::ratchet::{ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates};
-use crate::secret::{Secret, SecretBytes};
+use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderKeyMessage, block_padding};
 
@@ -106,7 +107,7 @@ struct Scratch {
 #[derive(Default)]
 struct Ended {
     outcomes: Vec<Outcome>,
-    bytes: SecretBytes,
+    bytes: Bytes,
     scratches: Vec<Scratch>,
 }
 
@@ -238,7 +239,7 @@ impl Engine {
         if self.durable() {
             self.commit(changes)?;
         }
-        let mut results = vec![(unknown(plan), SecretBytes::default())];
+        let mut results = vec![(unknown(plan), Bytes::default())];
         let slots = self.groups.slots();
         for run in runs {
             for scratch in run.scratches.into_iter().filter(|scratch| scratch.dirty) {
@@ -399,7 +400,7 @@ impl Engine {
         let keys = group_keys(self, seeds);
         let begin = ended.bytes.len();
         let len = |row: &Outgoing| row.header.len() + row.header.ciphertext_len + SIGNATURE_BYTES;
-        ended.bytes.make_room(rows.iter().map(len).sum());
+        ended.bytes.reserve(rows.iter().map(len).sum());
         let mut lens = [0; TILE];
         for (row_len, row) in lens.iter_mut().zip(rows) {
             *row_len = len(row);
@@ -476,7 +477,7 @@ impl Engine {
             }
         }
         rows.sort_by_key(|row| row.wave);
-        ended.bytes.reserve_exact(rows.iter().map(|row| row.message.ciphertext.len()).sum());
+        ended.bytes.reserve(rows.iter().map(|row| row.message.ciphertext.len()).sum());
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {
             let number = first.wave;

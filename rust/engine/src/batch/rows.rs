@@ -1,5 +1,6 @@
 //! What goes into a call and what comes out of it: packed bytes and columns.
 
+use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::MAX_ROWS;
 
@@ -83,7 +84,7 @@ pub struct Rows {
     /// One more than there are rows.
     pub offsets: Vec<i64>,
     /// The rows' bytes.
-    pub data: Vec<u8>,
+    pub data: Bytes,
 }
 
 /// How one row ended, and where its bytes are in its run's buffer.
@@ -117,7 +118,7 @@ impl Rows {
             kinds: vec![0; n],
             events: vec![0; n],
             offsets: vec![0; n + 1],
-            data: Vec::new(),
+            data: Bytes::default(),
         };
         let mut in_order = true;
         let mut next = 0;
@@ -135,8 +136,8 @@ impl Rows {
             rows.offsets[row + 1] += rows.offsets[row];
         }
         let total = rows.offsets[n] as usize;
+        rows.data = Bytes::with_capacity(total).shared();
         if in_order {
-            rows.data.reserve_exact(total);
             for (outcomes, bytes) in runs {
                 for outcome in outcomes {
                     rows.data.extend_from_slice(&bytes[outcome.start..outcome.start + outcome.len]);

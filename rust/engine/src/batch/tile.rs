@@ -8,8 +8,9 @@ use interlane_lanes::{Backend, TILE};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, optimization_barrier};
 
+use crate::bytes::Bytes;
 use crate::ratchet::{ChainKey, MESSAGE_KEY_BYTES, MESSAGE_KEY_INFO, MessageKeys};
-use crate::secret::{SecretBytes, SecretColumn};
+use crate::secret::SecretColumn;
 use crate::wire::{MAC_BYTES, strip_block_padding};
 
 /// A column of a tile; zeroed when dropped.
@@ -115,11 +116,11 @@ pub(crate) fn open(
     keys: &Column<32>,
     ivs: &Column<16>,
     ciphertexts: &[Option<&[u8]>; TILE],
-    bytes: &mut SecretBytes,
+    bytes: &mut Bytes,
     strip_message_padding: impl Fn(&[u8]) -> Option<usize>,
 ) -> [Option<(usize, usize)>; TILE] {
     let begin = bytes.len();
-    bytes.make_room(ciphertexts.iter().flatten().map(|text| text.len()).sum());
+    bytes.reserve(ciphertexts.iter().flatten().map(|text| text.len()).sum());
     let (mut whole_keys, mut whole_ivs) = (column::<32>(), column::<16>());
     let mut places: [Option<(usize, usize)>; TILE] = [None; TILE];
     let mut n = 0;
