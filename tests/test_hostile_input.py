@@ -414,13 +414,14 @@ def test_a_forged_frame_costs_a_few_jumps_and_not_one_for_each_session(desk: int
 
     def cost(peer: str) -> float:
         best = float("inf")
-        for _ in range(5):
-            begun = time.perf_counter()
+        for _ in range(10):
+            begun = time.thread_time()
             refused(desk.decrypt([peer], "msg", [body + bytes(8)]))
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, time.thread_time() - begun)
         return best
 
-    assert cost(eve.name) < 8 * cost(mallory.name)
+    # Five jumps against one; 41 if each session cost one.
+    assert cost(eve.name) < 16 * cost(mallory.name)
 
 
 # --- Names --------------------------------------------------------------------------------------------------
