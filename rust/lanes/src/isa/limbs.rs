@@ -1,14 +1,20 @@
-//! A 64-bit limb of each row: multiplications.
+//! A 64-bit limb of each row: numbers of more than one word, for curves and Poly1305.
 
+use super::field25519::Field;
+use super::pieces::Pieces;
 use super::words::Words;
-use core::ops::{Add, BitAnd};
+use core::ops::{Add, BitAnd, BitXor, Sub};
 
 /// What an instruction set offers for numbers of more than one word.
 pub trait Limbs: Words {
     /// Whether it multiplies 52 bits by 52 ([`Limb::madd52_low`]); else 32 by 32 ([`Limb::mul32`]).
     const MADD52: bool;
-    /// A limb of each of `WIDTH / 2` rows.
+    /// Rows of half a group, which a vector has a limb of each of.
+    const ROWS: usize = Self::WIDTH / 2;
+    /// A limb of each of `ROWS` rows.
     type U64: Limb;
+    /// An element of GF(2^255 − 19) of each, in limbs of as many bits as its multiplier suits.
+    type Field: Field<Limb = Self::U64>;
 
     /// The same limb in every lane.
     fn splat_limb(self, limb: u64) -> Self::U64;
@@ -21,19 +27,19 @@ pub trait Limbs: Words {
 
 /// A limb of each row of half a group.
 ///
-/// `+` and `shl` must lose nothing, and a multiplication must be given no more bits than it reads: vectors do not look,
+/// `+`, `-` and `shl` must lose nothing, and a multiplication must be given no more bits than it reads: vectors do not look,
 /// intervals in a test do.
-pub trait Limb: Copy + Add<Output = Self> + BitAnd<Output = Self> {
+pub trait Limb: Copy + Add<Output = Self> + Sub<Output = Self> + BitAnd<Output = Self> + BitXor<Output = Self> {
     /// `limb` in every lane; `self` only proves the instruction set.
     #[must_use]
     fn fill(self, limb: u64) -> Self;
     /// Times a power of 2.
     #[must_use]
-    fn shl<const BITS: u32>(self) -> Self;
+    fn shl(self, bits: u32) -> Self;
     /// Shifted right, zeros coming in.
     #[must_use]
-    fn shr<const BITS: u32>(self) -> Self;
-    /// `yes` in the lanes whose bits are all set, `no` in those where none is.
+    fn shr(self, bits: u32) -> Self;
+    /// `yes` in the lanes where `self` is 1, `no` where it is 0.
     #[must_use]
     fn choose(self, yes: Self, no: Self) -> Self;
     /// The product of 32 bits by 32.
@@ -49,7 +55,67 @@ pub trait Limb: Copy + Add<Output = Self> + BitAnd<Output = Self> {
     /// The low bits.
     #[inline(always)]
     #[must_use]
-    fn low<const BITS: u32>(self) -> Self {
-        self & self.fill((1 << BITS) - 1)
+    fn low(self, bits: u32) -> Self {
+        self & self.fill((1 << bits) - 1)
+    }
+    /// `table[self]` in each lane, `self < 8`; no address depends on `self`.
+    #[inline(always)]
+    #[must_use]
+    fn lookup(self, table: &Eight) -> Self {
+        let mut level = [self; 8];
+        for i in 0..8 {
+            level[i] = self.fill(table.0[i]);
+        }
+        for depth in 0..3 {
+            let bit = self.shr(depth).low(1);
+            for pair in 0..4 >> depth {
+                level[pair] = bit.choose(level[2 * pair + 1], level[2 * pair]);
+            }
+        }
+        level[0]
+    }
+}
+
+/// Eight limbs to look up from, placed so that a vector loads them at once.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Eight(pub [u64; 8]);
+
+/// Up to half a group of rows of 32 bytes, as little-endian limbs; lanes without a row are zero.
+#[inline(always)]
+pub(crate) fn load_limbs<I>(isa: I, rows: &[[u8; 32]]) -> [I::U64; 4]
+where
+    I: Limbs<U32: Pieces<I>>,
+{
+    assert!(rows.len() <= I::ROWS, "half a group");
+    let quarter = I::WIDTH / 4;
+    let mut limbs = [isa.splat_limb(0); 4];
+    for half in 0..2 {
+        let mut pieces = [[&[0; 16]; 4]; 2];
+        for (lane, row) in rows.iter().enumerate() {
+            pieces[lane / quarter][lane % quarter] = row[16 * half..].first_chunk().expect("16 bytes");
+        }
+        let [low, high] = isa.limbs([I::U32::from_pieces(isa, pieces[0]), I::U32::from_pieces(isa, pieces[1])]);
+        (limbs[2 * half], limbs[2 * half + 1]) = (low, high);
+    }
+    limbs
+}
+
+/// The other way; lanes without a row are lost.
+#[inline(always)]
+pub(crate) fn store_limbs<I>(isa: I, limbs: [I::U64; 4], rows: &mut [[u8; 32]])
+where
+    I: Limbs<U32: Pieces<I>>,
+{
+    assert!(rows.len() <= I::ROWS, "half a group");
+    for half in 0..2 {
+        let pieces = isa.pieces([limbs[2 * half], limbs[2 * half + 1]]);
+        for (pieces, rows) in pieces.into_iter().zip(rows.chunks_mut(I::WIDTH / 4)) {
+            let mut to = [const { None }; 4];
+            for (to, row) in to.iter_mut().zip(rows) {
+                *to = Some(row[16 * half..].first_chunk_mut().expect("16 bytes"));
+            }
+            pieces.to_pieces(to);
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`Words`] (`words`): a 32-bit word of each row; what hashes and stream ciphers compute with.
 //! - [`Pieces`] (`pieces`): 16 bytes of each row, in the same vectors; what AES and GHASH compute with.
-//! - [`Limbs`] (`limbs`): a 64-bit limb of each row; what curves and Poly1305 compute with.
+//! - [`Limbs`] (`limbs`): a 64-bit limb of each row; what Poly1305 and curves compute with, these by way of
+//!   [`Field`] (`field25519`): an element of GF(2^255 − 19) of each row.
 //! - [`Isa`] is all three: what a vector instruction set offers. [`Portable`] has words alone, one row wide.
 //! - [`Backend`] (`backend`): which of them are here, and from how many rows on lanes are worth it.
 
@@ -11,7 +12,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
-mod limbs;
+pub mod field25519;
+pub(crate) mod limbs;
 pub(crate) mod pieces;
 mod portable;
 mod words;
@@ -21,7 +23,8 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use backend::{BACKEND_VARIABLE, Backend, Step, UnknownBackend};
-pub use limbs::{Limb, Limbs};
+pub use field25519::Field;
+pub use limbs::{Eight, Limb, Limbs};
 pub use pieces::Pieces;
 pub use portable::Portable;
 pub use words::{Lanes, Part, Words};

@@ -10,6 +10,7 @@ mod chacha20;
 pub mod chacha20poly1305;
 pub mod chain;
 mod covered;
+mod edwards25519;
 pub mod gcm;
 pub mod hkdf;
 pub mod hmac;

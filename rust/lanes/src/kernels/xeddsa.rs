@@ -18,6 +18,8 @@
 //! a key again keeps the encoding of its `A` ([`Encode`], [`EncodeOwn`]): it saves a signer one of two products, and a
 //! verifier the way from `u` to `A`.
 
+mod lanes;
+
 use super::{rows, wipe};
 use crate::isa::{Isa, Kernel, Portable, Step, TILE};
 use curve25519_dalek::edwards::CompressedEdwardsY;
@@ -92,8 +94,9 @@ impl Kernel for Encode<'_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        rows([self.publics.len(), self.out.len(), self.ok.len()]);
+        self.run_in_lanes(isa);
     }
 }
 
@@ -116,8 +119,9 @@ impl Kernel for EncodeOwn<'_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        rows([self.privates.len(), self.out.len()]);
+        self.run_in_lanes(isa);
     }
 }
 
@@ -142,7 +146,7 @@ impl Kernel for Sign<'_> {
                 let [a, r] = &mut scalars[lane];
                 let private = Zeroizing::new(clamp_integer(self.privates[row]));
                 *a = Scalar::from_bytes_mod_order(*private);
-                *r = hash([&NONCE_PREFIX, &*private, self.messages[row], &self.randoms[row]]);
+                *r = nonce(&private, self.messages[row], &self.randoms[row]);
                 if self.encodings.is_none() {
                     publics[lane] = EdwardsPoint::mul_base(a);
                 }
@@ -166,8 +170,10 @@ impl Kernel for Sign<'_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        let n = rows([self.privates.len(), self.messages.len(), self.randoms.len(), self.out.len()]);
+        rows([n, self.encodings.map_or(n, <[_]>::len)]);
+        self.run_in_lanes(isa);
     }
 }
 
@@ -218,8 +224,10 @@ impl Kernel for Verify<'_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        let n = rows([self.publics.len(), self.messages.len(), self.signatures.len(), self.ok.len()]);
+        rows([n, self.encodings.map_or(n, <[_]>::len)]);
+        self.run_in_lanes(isa);
     }
 }
 
@@ -232,19 +240,26 @@ const NONCE_PREFIX: [u8; 32] = {
 
 const SIGN_BIT: u8 = 0x80;
 
+/// `r`, for a clamped private key.
+fn nonce(private: &[u8; 32], message: &[u8], random: &[u8; 64]) -> Scalar {
+    hash([&NONCE_PREFIX, private, message, random])
+}
+
 /// `A` and `s`, if there is such a point and `s` is below 2^253.
 fn parse(public: &[u8; 32], kept: Option<&[u8; 32]>, signature: &[u8; 64]) -> Option<(EdwardsPoint, Scalar)> {
-    let mut s = *signature.last_chunk::<32>().expect("32 of 64");
-    let sign = s[31] >> 7;
-    s[31] &= !SIGN_BIT;
-    if s[31] & 0xe0 != 0 {
-        return None;
-    }
+    let s = s_of(signature)?;
     let point = match kept {
         Some(encoding) => CompressedEdwardsY(signed(encoding, signature)).decompress()?,
-        None => MontgomeryPoint(*public).to_edwards(sign)?,
+        None => MontgomeryPoint(*public).to_edwards(signature[63] >> 7)?,
     };
     Some((point, Scalar::from_bytes_mod_order(s)))
+}
+
+/// `s`, if it is below 2^253.
+fn s_of(signature: &[u8; 64]) -> Option<[u8; 32]> {
+    let mut s = *signature.last_chunk::<32>().expect("32 of 64");
+    s[31] &= !SIGN_BIT;
+    (s[31] & 0xe0 == 0).then_some(s)
 }
 
 /// The encoding of `A` with the sign bit that the signature carries.

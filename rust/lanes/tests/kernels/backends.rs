@@ -2,8 +2,9 @@
 //! lanes that no CPU has, to show that no kernel depends on a width.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use interlane_lanes::isa::field25519::radix25::Fe25;
 use interlane_lanes::isa::{Backend, Kernel, Lanes, Limb, Limbs, Part, Pieces, Portable, Words};
-use std::ops::{Add, BitAnd, BitXor};
+use std::ops::{Add, BitAnd, BitXor, Sub};
 
 /// Sizes around a tile and around every width.
 pub(crate) const SIZES: [usize; 6] = [0, 1, 15, 16, 17, 31];
@@ -200,6 +201,7 @@ impl Words for Wide {
     const COMPRESSES: bool = false;
     type U32 = Four;
 
+    #[inline(never)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
         part.run(self)
     }
@@ -242,6 +244,7 @@ pub(crate) struct Two([u64; 2]);
 impl Limbs for Wide {
     const MADD52: bool = false;
     type U64 = Two;
+    type Field = Fe25<Two>;
 
     fn splat_limb(self, limb: u64) -> Two {
         Two([limb; 2])
@@ -258,15 +261,33 @@ impl Limbs for Wide {
 
 impl Add for Two {
     type Output = Self;
+    #[inline(never)]
     fn add(self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| self.0[lane].checked_add(other.0[lane]).expect("no overflow")))
     }
 }
 
+impl Sub for Two {
+    type Output = Self;
+    #[inline(never)]
+    fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane].checked_sub(other.0[lane]).expect("not below zero")))
+    }
+}
+
 impl BitAnd for Two {
     type Output = Self;
+    #[inline(never)]
     fn bitand(self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| self.0[lane] & other.0[lane]))
+    }
+}
+
+impl BitXor for Two {
+    type Output = Self;
+    #[inline(never)]
+    fn bitxor(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] ^ other.0[lane]))
     }
 }
 
@@ -274,22 +295,26 @@ impl Limb for Two {
     fn fill(self, limb: u64) -> Self {
         Self([limb; 2])
     }
-    fn shl<const BITS: u32>(self) -> Self {
+    #[inline(never)]
+    fn shl(self, bits: u32) -> Self {
         Self(self.0.map(|limb| {
-            assert!(limb.leading_zeros() >= BITS, "no bit is lost");
-            limb << BITS
+            assert!(limb.leading_zeros() >= bits, "no bit is lost");
+            limb << bits
         }))
     }
-    fn shr<const BITS: u32>(self) -> Self {
-        Self(self.0.map(|limb| limb >> BITS))
+    #[inline(never)]
+    fn shr(self, bits: u32) -> Self {
+        Self(self.0.map(|limb| limb >> bits))
     }
+    #[inline(never)]
     fn choose(self, yes: Self, no: Self) -> Self {
         Self(std::array::from_fn(|lane| match self.0[lane] {
             0 => no.0[lane],
-            u64::MAX => yes.0[lane],
-            mask => panic!("{mask:x} is no mask"),
+            1 => yes.0[lane],
+            bit => panic!("{bit:x} is no bit"),
         }))
     }
+    #[inline(never)]
     fn mul32(self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| {
             assert!(self.0[lane] >> 32 == 0 && other.0[lane] >> 32 == 0, "32 bits");

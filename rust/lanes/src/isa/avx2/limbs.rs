@@ -2,9 +2,10 @@
 
 use super::Avx2;
 use super::words::U32x8;
+use crate::isa::field25519::radix25::Fe25;
 use crate::isa::{Limb, Limbs};
 use core::arch::x86_64::*;
-use core::ops::{Add, BitAnd};
+use core::ops::{Add, BitAnd, BitXor, Sub};
 
 /// A 64-bit limb of each of 4 rows.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,7 @@ pub struct U64x4(__m256i);
 impl Limbs for Avx2 {
     const MADD52: bool = false;
     type U64 = U64x4;
+    type Field = Fe25<U64x4>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x4 {
@@ -46,9 +48,19 @@ impl Add for U64x4 {
     op!(add(other) = _mm256_add_epi64);
 }
 
+impl Sub for U64x4 {
+    type Output = Self;
+    op!(sub(other) = _mm256_sub_epi64);
+}
+
 impl BitAnd for U64x4 {
     type Output = Self;
     op!(bitand(other) = _mm256_and_si256);
+}
+
+impl BitXor for U64x4 {
+    type Output = Self;
+    op!(bitxor(other) = _mm256_xor_si256);
 }
 
 impl Limb for U64x4 {
@@ -58,19 +70,19 @@ impl Limb for U64x4 {
         Self(unsafe { _mm256_set1_epi64x(limb.cast_signed()) })
     }
     #[inline(always)]
-    fn shl<const BITS: u32>(self) -> Self {
+    fn shl(self, bits: u32) -> Self {
         // SAFETY: a value of this type exists only where the features do.
-        Self(unsafe { _mm256_sll_epi64(self.0, _mm_cvtsi32_si128(BITS.cast_signed())) })
+        Self(unsafe { _mm256_sll_epi64(self.0, _mm_cvtsi32_si128(bits.cast_signed())) })
     }
     #[inline(always)]
-    fn shr<const BITS: u32>(self) -> Self {
+    fn shr(self, bits: u32) -> Self {
         // SAFETY: a value of this type exists only where the features do.
-        Self(unsafe { _mm256_srl_epi64(self.0, _mm_cvtsi32_si128(BITS.cast_signed())) })
+        Self(unsafe { _mm256_srl_epi64(self.0, _mm_cvtsi32_si128(bits.cast_signed())) })
     }
     #[inline(always)]
     fn choose(self, yes: Self, no: Self) -> Self {
         // SAFETY: a value of this type exists only where the features do.
-        Self(unsafe { _mm256_blendv_epi8(no.0, yes.0, self.0) })
+        Self(unsafe { _mm256_blendv_epi8(no.0, yes.0, _mm256_sub_epi64(_mm256_setzero_si256(), self.0)) })
     }
     op!(mul32(other) = _mm256_mul_epu32);
     #[inline(always)]

@@ -2,9 +2,10 @@
 
 use super::Avx512;
 use super::words::U32x16;
-use crate::isa::{Limb, Limbs};
+use crate::isa::field25519::radix51::Fe51;
+use crate::isa::{Eight, Limb, Limbs};
 use core::arch::x86_64::*;
-use core::ops::{Add, BitAnd};
+use core::ops::{Add, BitAnd, BitXor, Sub};
 
 /// A 64-bit limb of each of 8 rows.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,7 @@ pub struct U64x8(__m512i);
 impl Limbs for Avx512 {
     const MADD52: bool = true;
     type U64 = U64x8;
+    type Field = Fe51<U64x8>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x8 {
@@ -46,9 +48,19 @@ impl Add for U64x8 {
     op!(add(other) = _mm512_add_epi64);
 }
 
+impl Sub for U64x8 {
+    type Output = Self;
+    op!(sub(other) = _mm512_sub_epi64);
+}
+
 impl BitAnd for U64x8 {
     type Output = Self;
     op!(bitand(other) = _mm512_and_si512);
+}
+
+impl BitXor for U64x8 {
+    type Output = Self;
+    op!(bitxor(other) = _mm512_xor_si512);
 }
 
 impl Limb for U64x8 {
@@ -58,17 +70,26 @@ impl Limb for U64x8 {
         Self(unsafe { _mm512_set1_epi64(limb.cast_signed()) })
     }
     #[inline(always)]
-    fn shl<const BITS: u32>(self) -> Self {
+    fn shl(self, bits: u32) -> Self {
         // SAFETY: a value of this type exists only where the features do.
-        Self(unsafe { _mm512_slli_epi64::<BITS>(self.0) })
+        Self(unsafe { _mm512_sll_epi64(self.0, _mm_cvtsi32_si128(bits.cast_signed())) })
     }
     #[inline(always)]
-    fn shr<const BITS: u32>(self) -> Self {
+    fn shr(self, bits: u32) -> Self {
         // SAFETY: a value of this type exists only where the features do.
-        Self(unsafe { _mm512_srli_epi64::<BITS>(self.0) })
+        Self(unsafe { _mm512_srl_epi64(self.0, _mm_cvtsi32_si128(bits.cast_signed())) })
     }
-    op!(choose(yes, no) = _mm512_ternarylogic_epi64::<0xCA>);
+    #[inline(always)]
+    fn choose(self, yes: Self, no: Self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { _mm512_mask_blend_epi64(_mm512_test_epi64_mask(self.0, self.0), no.0, yes.0) })
+    }
     op!(mul32(other) = _mm512_mul_epu32);
     op!(madd52_low(a, b) = _mm512_madd52lo_epu64);
     op!(madd52_high(a, b) = _mm512_madd52hi_epu64);
+    #[inline(always)]
+    fn lookup(self, table: &Eight) -> Self {
+        // SAFETY: a value of this type exists only where the features do; `table` is one whole readable vector.
+        Self(unsafe { _mm512_permutexvar_epi64(self.0, _mm512_loadu_si512(table.0.as_ptr().cast())) })
+    }
 }

@@ -72,7 +72,7 @@ impl<I: Isa, N: Number<I::U64>, const SIDE: usize> Part<I> for Tags<'_, N, SIDE>
                     for side in 0..SIDE {
                         let next = h[side].plus(N::read(load(isa, &blocks, side), one)).times(&r[side]);
                         let [alive, _] = load(isa, &alive, side);
-                        h[side] = next.choose(alive, h[side]);
+                        h[side] = next.choose(alive.low(1), h[side]);
                     }
                 }
             }
@@ -145,12 +145,12 @@ impl<V: Limb> Number<V> for [V; 3] {
 
     #[inline(always)]
     fn read([low, high]: [V; 2], top: V) -> Self {
-        [low.low::<44>(), low.shr::<44>() + high.low::<24>().shl::<20>(), high.shr::<24>() + top]
+        [low.low(44), low.shr(44) + high.low(24).shl(20), high.shr(24) + top]
     }
     #[inline(always)]
     fn power(self) -> Self::Power {
         let [_, b, c] = self;
-        (self, [b.shl::<4>() + b.shl::<2>(), c.shl::<4>() + c.shl::<2>()])
+        (self, [b.shl(4) + b.shl(2), c.shl(4) + c.shl(2)])
     }
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
@@ -168,10 +168,10 @@ impl<V: Limb> Number<V> for [V; 3] {
             }
         }
         // The high part of limb i counts 2^52, which is 2^8 in limb i + 1, and 2^10 · 5 in limb 0 from the last.
-        let b = low[1] + low[0].shr::<44>() + high[0].shl::<8>();
-        let c = low[2] + b.shr::<44>() + high[1].shl::<8>();
-        let over = c.shr::<42>() + high[2].shl::<10>();
-        [low[0].low::<44>() + over + over.shl::<2>(), b.low::<44>(), c.low::<42>()]
+        let b = low[1] + low[0].shr(44) + high[0].shl(8);
+        let c = low[2] + b.shr(44) + high[1].shl(8);
+        let over = c.shr(42) + high[2].shl(10);
+        [low[0].low(44) + over + over.shl(2), b.low(44), c.low(42)]
     }
     #[inline(always)]
     fn choose(self, alive: V, old: Self) -> Self {
@@ -181,25 +181,25 @@ impl<V: Limb> Number<V> for [V; 3] {
     fn reduced(self) -> Self {
         let [mut a, mut b, mut c] = self;
         for _ in 0..2 {
-            (a, b) = (a.low::<44>(), b + a.shr::<44>());
-            (b, c) = (b.low::<44>(), c + b.shr::<44>());
-            let over = c.shr::<42>();
-            (a, c) = (a + over + over.shl::<2>(), c.low::<42>());
+            (a, b) = (a.low(44), b + a.shr(44));
+            (b, c) = (b.low(44), c + b.shr(44));
+            let over = c.shr(42);
+            (a, c) = (a + over + over.shl(2), c.low(42));
         }
-        (a, b) = (a.low::<44>(), b + a.shr::<44>());
+        (a, b) = (a.low(44), b + a.shr(44));
         // Below 2^130 now, and p or more just if adding 5 carries out of bit 130: then 5 less than 2^130 goes away.
         let five = a.fill(5);
-        let over = (c + (b + (a + five).shr::<44>()).shr::<44>()).shr::<42>();
-        a = a + over + over.shl::<2>();
-        (a, b) = (a.low::<44>(), b + a.shr::<44>());
-        [a, b.low::<44>(), (c + b.shr::<44>()).low::<42>()]
+        let over = (c + (b + (a + five).shr(44)).shr(44)).shr(42);
+        a = a + over + over.shl(2);
+        (a, b) = (a.low(44), b + a.shr(44));
+        [a, b.low(44), (c + b.shr(44)).low(42)]
     }
     #[inline(always)]
     fn halves(self) -> [V; 2] {
         let [a, b, c] = self;
-        let b = b + a.shr::<44>();
-        let c = c + b.shr::<44>();
-        [a.low::<44>() + b.low::<20>().shl::<44>(), b.low::<44>().shr::<20>() + c.low::<40>().shl::<24>()]
+        let b = b + a.shr(44);
+        let c = c + b.shr(44);
+        [a.low(44) + b.low(20).shl(44), b.low(44).shr(20) + c.low(40).shl(24)]
     }
 }
 
@@ -211,19 +211,19 @@ impl<V: Limb> Number<V> for [V; 5] {
     #[inline(always)]
     fn read([low, high]: [V; 2], top: V) -> Self {
         [
-            low.low::<26>(),
-            low.shr::<26>().low::<26>(),
-            low.shr::<52>() + high.low::<14>().shl::<12>(),
-            high.shr::<14>().low::<26>(),
+            low.low(26),
+            low.shr(26).low(26),
+            low.shr(52) + high.low(14).shl(12),
+            high.shr(14).low(26),
             // 2^88 is 2^(104 − 16).
-            high.shr::<40>() + top.shr::<16>(),
+            high.shr(40) + top.shr(16),
         ]
     }
     #[inline(always)]
     fn power(self) -> Self::Power {
         let mut folded = [self[0]; 4];
         for i in 0..4 {
-            folded[i] = self[i + 1] + self[i + 1].shl::<2>();
+            folded[i] = self[i + 1] + self[i + 1].shl(2);
         }
         (self, folded)
     }
@@ -248,14 +248,14 @@ impl<V: Limb> Number<V> for [V; 5] {
         }
         // Two chains of carries side by side, each of three limbs.
         let [a, b, c, d, e] = sum;
-        let (b, e) = (b + a.shr::<26>(), e + d.shr::<26>());
-        let (a, d) = (a.low::<26>(), d.low::<26>());
-        let over = e.shr::<26>();
-        let (c, a) = (c + b.shr::<26>(), a + over + over.shl::<2>());
-        let (b, e) = (b.low::<26>(), e.low::<26>());
-        let (d, b) = (d + c.shr::<26>(), b + a.shr::<26>());
-        let (c, a) = (c.low::<26>(), a.low::<26>());
-        [a, b, c, d.low::<26>(), e + d.shr::<26>()]
+        let (b, e) = (b + a.shr(26), e + d.shr(26));
+        let (a, d) = (a.low(26), d.low(26));
+        let over = e.shr(26);
+        let (c, a) = (c + b.shr(26), a + over + over.shl(2));
+        let (b, e) = (b.low(26), e.low(26));
+        let (d, b) = (d + c.shr(26), b + a.shr(26));
+        let (c, a) = (c.low(26), a.low(26));
+        [a, b, c, d.low(26), e + d.shr(26)]
     }
     #[inline(always)]
     fn choose(self, alive: V, old: Self) -> Self {
@@ -269,24 +269,24 @@ impl<V: Limb> Number<V> for [V; 5] {
     fn reduced(mut self) -> Self {
         for _ in 0..2 {
             self = up(self);
-            let over = self[4].shr::<26>();
-            self[4] = self[4].low::<26>();
-            self[0] = self[0] + over + over.shl::<2>();
+            let over = self[4].shr(26);
+            self[4] = self[4].low(26);
+            self[0] = self[0] + over + over.shl(2);
         }
         self = up(self);
         // Below 2^130 now, and p or more just if adding 5 carries out of bit 130: then 5 less than 2^130 goes away.
         let mut plus = self;
         plus[0] = plus[0] + plus[0].fill(5);
-        let over = up(plus)[4].shr::<26>();
-        self[0] = self[0] + over + over.shl::<2>();
+        let over = up(plus)[4].shr(26);
+        self[0] = self[0] + over + over.shl(2);
         self = up(self);
-        self[4] = self[4].low::<26>();
+        self[4] = self[4].low(26);
         self
     }
     #[inline(always)]
     fn halves(self) -> [V; 2] {
         let [a, b, c, d, e] = up(self);
-        [a + b.shl::<26>() + c.low::<12>().shl::<52>(), c.shr::<12>() + d.shl::<14>() + e.low::<24>().shl::<40>()]
+        [a + b.shl(26) + c.low(12).shl(52), c.shr(12) + d.shl(14) + e.low(24).shl(40)]
     }
 }
 
@@ -294,8 +294,8 @@ impl<V: Limb> Number<V> for [V; 5] {
 #[inline(always)]
 fn up<V: Limb>(mut limbs: [V; 5]) -> [V; 5] {
     for i in 0..4 {
-        limbs[i + 1] = limbs[i + 1] + limbs[i].shr::<26>();
-        limbs[i] = limbs[i].low::<26>();
+        limbs[i + 1] = limbs[i + 1] + limbs[i].shr(26);
+        limbs[i] = limbs[i].low(26);
     }
     limbs
 }

@@ -1,0 +1,187 @@
+//! Five limbs in radix 2^51, for instruction sets with 52-bit multiply-add.
+//! Limbs of `Fe51` are below `TIGHT`, of a product below `PRODUCT`, of a sum or difference of two below 2 * `PRODUCT`.
+
+use super::{Field, times19};
+use crate::isa::{Eight, Limb};
+use core::ops::{Add, Sub};
+
+/// What limbs of an element are below.
+pub const TIGHT: u64 = (1 << 51) + (19 << 10);
+/// What limbs of a product are below.
+pub const PRODUCT: u64 = ((1 << 51) - 19) << 8;
+const MASK: u64 = (1 << 51) - 1;
+
+/// An element in each lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Fe51<V>([V; 5]);
+/// A product, or the sum or difference of two, in each lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Loose51<V>([V; 5]);
+
+impl<V: Limb> Add for Loose51<V> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(mut self, other: Self) -> Self {
+        for i in 0..5 {
+            self.0[i] = self.0[i] + other.0[i];
+        }
+        self
+    }
+}
+
+impl<V: Limb> Sub for Loose51<V> {
+    type Output = Self;
+    /// Adds 256 p first, so that no limb goes below zero.
+    #[inline(always)]
+    fn sub(mut self, other: Self) -> Self {
+        for i in 0..5 {
+            let p = if i == 0 { MASK - 18 } else { MASK };
+            self.0[i] = self.0[i] + (self.0[i].fill(p << 8) - other.0[i]);
+        }
+        self
+    }
+}
+
+impl<V: Limb> Field for Fe51<V> {
+    type Limb = V;
+    type Loose = Loose51<V>;
+    const LIMBS: usize = 5;
+    #[inline(always)]
+    fn unpack([a, b, c, d]: [V; 4]) -> Self {
+        Self([
+            a.low(51),
+            a.shr(51) + b.low(38).shl(13),
+            b.shr(38) + c.low(25).shl(26),
+            c.shr(25) + d.low(12).shl(39),
+            d.shr(12).low(51),
+        ])
+    }
+    #[inline(always)]
+    fn pack(self) -> [V; 4] {
+        let mut x = Self::carry(self.loose()).0;
+        // The value is below 2p: it is at least p just if adding 19 carries out of bit 255.
+        let mut carry = x[0].fill(19);
+        for limb in x {
+            carry = (limb + carry).shr(51);
+        }
+        carry = times19(carry);
+        for limb in &mut x {
+            let sum = *limb + carry;
+            *limb = sum.low(51);
+            carry = sum.shr(51);
+        }
+        [
+            x[0] + x[1].low(13).shl(51),
+            x[1].shr(13) + x[2].low(26).shl(38),
+            x[2].shr(26) + x[3].low(39).shl(25),
+            x[3].shr(39) + x[4].shl(12),
+        ]
+    }
+    #[inline(always)]
+    fn fill(like: V, number: u64) -> Self {
+        let zero = like.fill(0);
+        Self([like.fill(number), zero, zero, zero, zero])
+    }
+    /// Column k of the product is the low halves with i + j = k and twice the high halves with i + j = k - 1 (a high
+    /// half weighs 2^52, a column 2^51).
+    #[inline(always)]
+    fn mul(self, other: Self) -> Loose51<V> {
+        let (a, b) = (self.0, other.0);
+        let mut z = [a[0].fill(0); 10];
+        for i in 0..5 {
+            for j in 0..5 {
+                z[i + j + 1] = z[i + j + 1].madd52_high(a[i], b[j]);
+            }
+        }
+        for k in 1..10 {
+            z[k] = z[k] + z[k];
+        }
+        for i in 0..5 {
+            for j in 0..5 {
+                z[i + j] = z[i + j].madd52_low(a[i], b[j]);
+            }
+        }
+        fold(z)
+    }
+    #[inline(always)]
+    fn square(self) -> Loose51<V> {
+        let a = self.0;
+        let mut z = [a[0].fill(0); 10];
+        for i in 0..5 {
+            for j in 0..i {
+                z[i + j + 1] = z[i + j + 1].madd52_high(a[i], a[j]);
+            }
+        }
+        for k in 2..9 {
+            z[k] = z[k] + z[k];
+        }
+        for i in 0..5 {
+            z[2 * i + 1] = z[2 * i + 1].madd52_high(a[i], a[i]);
+            for j in 0..i {
+                z[i + j] = z[i + j].madd52_low(a[i], a[j]);
+            }
+        }
+        for k in 1..10 {
+            z[k] = z[k] + z[k];
+        }
+        for i in 0..5 {
+            z[2 * i] = z[2 * i].madd52_low(a[i], a[i]);
+        }
+        fold(z)
+    }
+    #[inline(always)]
+    fn scale(self, constant: u64) -> Loose51<V> {
+        let (a, zero, factor) = (self.0, self.0[0].fill(0), self.0[0].fill(constant));
+        let mut z = [zero; 5];
+        for i in 0..5 {
+            let high = zero.madd52_high(a[(i + 4) % 5], factor);
+            let high = if i == 0 { times19(high) } else { high };
+            z[i] = (high + high).madd52_low(a[i], factor);
+        }
+        Loose51(z)
+    }
+    #[inline(always)]
+    fn loose(self) -> Loose51<V> {
+        Loose51(self.0)
+    }
+    /// All five carries at once: each limb keeps 51 bits and takes a few from its neighbour.
+    #[inline(always)]
+    fn carry(Loose51(z): Loose51<V>) -> Self {
+        let mut x = z;
+        for i in 0..5 {
+            let carry = z[(i + 4) % 5].shr(51);
+            x[i] = z[i].low(51) + if i == 0 { times19(carry) } else { carry };
+        }
+        Self(x)
+    }
+    #[inline(always)]
+    fn choose(bit: V, yes: Self, no: Self) -> Self {
+        let mut x = no;
+        for i in 0..5 {
+            x.0[i] = bit.choose(yes.0[i], no.0[i]);
+        }
+        x
+    }
+    #[inline(always)]
+    fn lookup(index: V, table: &[Eight]) -> Self {
+        let mut x = Self([index; 5]);
+        for i in 0..5 {
+            x.0[i] = index.lookup(&table[i]);
+        }
+        x
+    }
+    #[inline(always)]
+    fn limb(self, i: usize) -> V {
+        self.0[i]
+    }
+}
+
+/// 2^255 = 19.
+#[inline(always)]
+fn fold<V: Limb>(z: [V; 10]) -> Loose51<V> {
+    let mut x = [z[0]; 5];
+    for i in 0..5 {
+        x[i] = z[i] + times19(z[i + 5]);
+    }
+    Loose51(x)
+}
