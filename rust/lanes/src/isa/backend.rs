@@ -39,11 +39,15 @@ const fn fewest(backend: Backend, step: Step) -> usize {
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::Gcm | Step::ChaCha20Poly1305) => 4, // AMD EPYC, Zen 5
         #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Cbc) => 8,
+        #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), _) => NEVER,
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Hash) => 8,
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Gcm | Step::ChaCha20Poly1305) => 3, // AMD EPYC, Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Cbc) => 8,
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), _) => NEVER,
     }

@@ -7,7 +7,7 @@
 //! H_i = f(H_{i−1}, B_i)
 //! ```
 
-use super::{over_words, rows, wipe};
+use super::{over_words, rows, unrolled, wipe};
 use crate::isa::{Lanes, Part, TILE, Words};
 
 /// The digest of each message.
@@ -81,11 +81,6 @@ impl<I: Words> Part<I> for Compress<'_, I> {
             self.state[i] = self.state[i].wrapping_add(state[i]);
         }
     }
-}
-
-/// A loop that must be unrolled: left to itself, the compiler keeps the words in memory and takes twice as long.
-macro_rules! unrolled {
-    ($i:ident in [$($n:literal)*] $body:block) => { $({ const $i: usize = $n; $body })* };
 }
 
 #[inline(always)]
