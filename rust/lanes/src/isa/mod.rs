@@ -14,13 +14,13 @@ mod backend;
 mod limbs;
 pub(crate) mod pieces;
 mod portable;
-mod words;
+pub(crate) mod words;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-pub use backend::{BACKEND_VARIABLE, Backend, Step, UnknownBackend};
+pub use backend::{BACKEND_VARIABLE, Backend, InLanes, Runner, Step, UnknownBackend};
 pub use limbs::{Limb, Limbs};
 pub use pieces::Pieces;
 pub use portable::Portable;
