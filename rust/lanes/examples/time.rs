@@ -1,173 +1,216 @@
-//! Nanoseconds a row of every kernel, for a tile of 16 rows again and again: `cargo run --release --example time`.
+//! Nanoseconds a row of every kernel on every backend of this CPU, all in lanes, and how many times portable's speed that
+//! is: `cargo run --release --example time`. A tile again and again; the backends take turns, and the best of all turns
+//! counts, so the columns compare even on a busy machine.
 //!
-//! A first argument names the backend; a second is a part of the names to run.
+//! A first argument is a part of the names to run, a second the number of rows (1 to 16): what the table of what runs where
+//! is made from.
 
-use interlane_lanes::isa::Backend;
+use interlane_lanes::isa::{Backend, TILE};
+use interlane_lanes::kernels::hkdf::Info;
 use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, x25519, xeddsa};
 use std::hint::black_box;
 use std::time::Instant;
 
-const ROWS: usize = 16;
+const ROWS: usize = TILE;
+const TURNS: usize = 300;
+
+/// A column of the table.
+struct Column {
+    name: &'static str,
+    backend: Backend,
+    /// The sum of the kernels of a warm message.
+    warm: f64,
+}
+
+fn columns() -> Vec<Column> {
+    let mut columns: Vec<Column> = Backend::available()
+        .into_iter()
+        .rev()
+        .map(|backend| Column { name: backend.name(), backend, warm: 0.0 })
+        .collect();
+    // What CPUs with AVX2 but without the SHA instructions run.
+    #[cfg(target_arch = "x86_64")]
+    if let Some(isa) = interlane_lanes::isa::Avx2::detect() {
+        columns.push(Column { name: "avx2 alone", backend: Backend::Avx2(isa.without_sha()), warm: 0.0 });
+    }
+    columns
+}
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let backend = match arguments.next() {
-        Some(name) => Backend::by_name(&name),
-        None => Backend::detect(),
-    }
-    .expect("a backend of this machine");
     let only = arguments.next().unwrap_or_default();
-    println!("backend {}, {ROWS} rows a call, ns a row (best of 30)", backend.name());
-    for (kernel, runner) in backend.kernels() {
-        println!("  {kernel:<18} {runner}");
+    let n = arguments.next().map_or(ROWS, |rows| rows.parse().expect("a number of rows"));
+    assert!((1..=ROWS).contains(&n), "1 to {ROWS} rows");
+    let mut columns = columns();
+    for Column { name, backend, .. } in &columns {
+        println!("{name}:");
+        for runner in backend.kernels() {
+            println!("  {:<20} {runner}", runner.kernel);
+        }
     }
+    print!("\n{:<38}", format!("{n} rows a call, ns a row"));
+    for column in &columns {
+        print!(" {:>10}        ", column.name);
+    }
+    println!();
 
-    let keys: [[u8; 32]; ROWS] = std::array::from_fn(|row| [row as u8 + 1; 32]);
-    let mut points = [[0; 32]; ROWS];
-    backend.run(x25519::PublicKey { scalars: &keys, out: &mut points });
-    let ivs = [[7; 16]; ROWS];
-    let nonces = [[9; 12]; ROWS];
+    let all_keys: [[u8; 32]; ROWS] = std::array::from_fn(|row| [row as u8 + 1; 32]);
+    let portable = columns[0].backend;
+    let mut all_points = [[0; 32]; ROWS];
+    portable.run(x25519::PublicKey { scalars: &all_keys, out: &mut all_points });
+    let (keys, points) = (&all_keys[..n], &all_points[..n]);
+    let (ivs, nonces) = (&[[7; 16]; ROWS][..n], &[[9; 12]; ROWS][..n]);
     let bytes = [5; 330];
-    let heads = [&bytes[..66]; ROWS];
-    let tails = [&bytes[..]; ROWS];
-    let inputs = [&bytes[..96]; ROWS];
-    let short = [&bytes[..64]; ROWS];
-    let none: [&[u8]; ROWS] = [&[]; ROWS];
-    let mut ok = [false; ROWS];
-    let mut out = [[0; 32]; ROWS];
-    let mut chains = keys;
-    let mut seeds = keys;
-    let mut message_keys = [[0; 80]; ROWS];
-    let mut root = [[0; 64]; ROWS];
-    let mut signatures = [[0; 64]; ROWS];
+    let (heads, tails) = (&[&bytes[..66]; ROWS][..n], &[&bytes[..]; ROWS][..n]);
+    let (inputs, short) = (&[&bytes[..96]; ROWS][..n], &[&bytes[..64]; ROWS][..n]);
+    let none: &[&[u8]] = &[&[][..]; ROWS][..n];
+    let randoms = &[[1; 64]; ROWS][..n];
+    let (mut all_ok, mut all_out) = ([false; ROWS], [[0; 32]; ROWS]);
+    let (ok, out) = (&mut all_ok[..n], &mut all_out[..n]);
+    let (mut all_chains, mut all_seeds) = (all_keys, all_keys);
+    let (chains, seeds) = (&mut all_chains[..n], &mut all_seeds[..n]);
+    let (mut all_message_keys, mut all_group_keys) = ([[0; 80]; ROWS], [[0; 48]; ROWS]);
+    let (message_keys, group_keys) = (&mut all_message_keys[..n], &mut all_group_keys[..n]);
+    let (mut all_root, mut all_signatures) = ([[0; 64]; ROWS], [[0; 64]; ROWS]);
+    let (root, signatures) = (&mut all_root[..n], &mut all_signatures[..n]);
     let mut texts = [[3; 272]; ROWS];
+    let info = &Info::new(b"WhisperMessageKeys");
 
-    let time = |name: &str, calls: u32, step: &mut dyn FnMut()| {
-        if !name.contains(&only) {
-            return 0.0;
-        }
-        let mut best = f64::MAX;
-        for _ in 0..30 {
-            let start = Instant::now();
-            for _ in 0..calls {
-                step();
+    let mut time = |name: &str, calls: u32, step: &mut dyn FnMut(Backend)| {
+        if name.is_empty() {
+            print!("{:<38}", "warm: the sum");
+            for column in &columns {
+                print!(" {:>10.1} {:>5.2} x", column.warm, columns[0].warm / column.warm);
             }
-            best = best.min(start.elapsed().as_nanos() as f64 / f64::from(calls) / ROWS as f64);
+            return println!();
         }
-        println!("{name:<44} {best:>10.1}");
-        best
+        if !name.contains(&only) {
+            return;
+        }
+        let mut best = vec![f64::MAX; columns.len()];
+        for _ in 0..TURNS {
+            for (best, column) in best.iter_mut().zip(&columns) {
+                let start = Instant::now();
+                for _ in 0..calls {
+                    step(column.backend);
+                }
+                *best = best.min(start.elapsed().as_nanos() as f64 / f64::from(calls) / n as f64);
+            }
+        }
+        print!("{name:<38}");
+        for (column, ns) in columns.iter_mut().zip(&best) {
+            print!(" {ns:>10.1} {:>5.2} x", best[0] / ns);
+            column.warm += if name.starts_with("warm") { *ns } else { 0.0 };
+        }
+        println!();
     };
 
-    let mut warm = 0.0;
-    warm += time("warm: chain::Step", 2000, &mut || {
-        backend.run(chain::Step { chains: black_box(&mut chains), seeds: &mut seeds });
+    time("warm: chain::StepToKeys<80>", 20, &mut |backend| {
+        backend.run_in_lanes(chain::StepToKeys { chains: black_box(&mut *chains), info, out: message_keys });
     });
-    warm += time("warm: chain::MessageKeys<80>", 2000, &mut || {
-        backend.run(chain::MessageKeys {
-            seeds: black_box(&seeds),
+    time("warm: cbc::Encrypt, 272 bytes", 20, &mut |backend| {
+        let mut rows = texts.each_mut().map(|row| &mut row[..]);
+        backend.run_in_lanes(cbc::Encrypt { keys: black_box(keys), ivs, rows: &mut rows[..n] });
+    });
+    time("warm: hmac::Hmac, 66 + 330 bytes", 20, &mut |backend| {
+        backend.run_in_lanes(hmac::Hmac { keys: black_box(keys), heads, tails, out });
+    });
+    time("", 0, &mut |_| ());
+    time("chain::Step", 20, &mut |backend| {
+        backend.run_in_lanes(chain::Step { chains: black_box(&mut *chains), seeds });
+    });
+    time("chain::MessageKeys<80>", 20, &mut |backend| {
+        backend.run_in_lanes(chain::MessageKeys {
+            seeds: black_box(&*seeds),
             info: b"WhisperMessageKeys",
-            out: &mut message_keys,
+            out: message_keys,
         });
     });
-    warm += time("warm: cbc::Encrypt, 272 bytes", 2000, &mut || {
+    time("chain::MessageKeys<48>", 20, &mut |backend| {
+        backend.run_in_lanes(chain::MessageKeys { seeds: black_box(&*seeds), info: b"WhisperGroup", out: group_keys });
+    });
+    time("cbc::Decrypt, 272 bytes", 20, &mut |backend| {
         let mut rows = texts.each_mut().map(|row| &mut row[..]);
-        backend.run(cbc::Encrypt { keys: black_box(&keys), ivs: &ivs, rows: &mut rows });
+        backend.run_in_lanes(cbc::Decrypt { keys: black_box(keys), ivs, rows: &mut rows[..n] });
     });
-    warm += time("warm: hmac::Hmac, 66 + 330 bytes", 2000, &mut || {
-        backend.run(hmac::Hmac { keys: black_box(&keys), heads: &heads, tails: &tails, out: &mut out });
+    time("sha256::Digest, 330 bytes", 20, &mut |backend| {
+        backend.run_in_lanes(sha256::Digest { messages: black_box(tails), out });
     });
-    println!("{:<44} {warm:>10.1}", "warm: the sum");
-
-    time("chain::MessageKeys<48>", 2000, &mut || {
-        let out: &mut [[u8; 48]; ROWS] = &mut [[0; 48]; ROWS];
-        backend.run(chain::MessageKeys { seeds: black_box(&seeds), info: b"WhisperGroup", out });
-        black_box(out);
+    time("hkdf::Hkdf<64>, salt, 96 bytes", 20, &mut |backend| {
+        backend.run_in_lanes(hkdf::Hkdf { salts: Some(black_box(keys)), inputs, info: b"WhisperRatchet", out: root });
     });
-    time("cbc::Decrypt, 272 bytes", 2000, &mut || {
+    time("gcm::Seal, 256 bytes", 20, &mut |backend| {
         let mut rows = texts.each_mut().map(|row| &mut row[..]);
-        backend.run(cbc::Decrypt { keys: black_box(&keys), ivs: &ivs, rows: &mut rows });
+        backend.run_in_lanes(gcm::Seal { keys: black_box(keys), nonces, associated: none, rows: &mut rows[..n] });
     });
-    time("sha256::Digest, 330 bytes", 2000, &mut || {
-        backend.run(sha256::Digest { messages: black_box(&tails), out: &mut out });
+    let mut sealed = texts;
+    portable.run(gcm::Seal {
+        keys,
+        nonces,
+        associated: none,
+        rows: &mut sealed.each_mut().map(|row| &mut row[..])[..n],
     });
-    time("hkdf::Hkdf<64>, salt, 96 bytes", 2000, &mut || {
-        backend.run(hkdf::Hkdf {
-            salts: Some(black_box(&keys)),
-            inputs: &inputs,
-            info: b"WhisperRatchet",
-            out: &mut root,
+    time("gcm::Open, 256 bytes (after a copy)", 20, &mut |backend| {
+        let mut texts = sealed;
+        let mut rows = texts.each_mut().map(|row| &mut row[..]);
+        backend.run_in_lanes(gcm::Open { keys: black_box(keys), nonces, associated: none, rows: &mut rows[..n], ok });
+        assert!(ok.iter().all(|ok| *ok), "what is timed is right");
+    });
+    time("chacha20poly1305::Seal, 256 bytes", 20, &mut |backend| {
+        let mut rows = texts.each_mut().map(|row| &mut row[..]);
+        backend.run_in_lanes(chacha20poly1305::Seal {
+            keys: black_box(keys),
+            nonces,
+            associated: none,
+            rows: &mut rows[..n],
         });
     });
-    time("gcm::Seal, 256 bytes", 2000, &mut || {
-        let mut rows = texts.each_mut().map(|row| &mut row[..]);
-        backend.run(gcm::Seal { keys: black_box(&keys), nonces: &nonces, associated: &none, rows: &mut rows });
+    let mut sealed = texts;
+    portable.run(chacha20poly1305::Seal {
+        keys,
+        nonces,
+        associated: none,
+        rows: &mut sealed.each_mut().map(|row| &mut row[..])[..n],
     });
-    time("gcm::Open, 256 bytes (after a copy)", 2000, &mut || {
-        let mut texts = texts;
+    time("chacha20poly1305::Open, 256 bytes (and copy)", 20, &mut |backend| {
+        let mut texts = sealed;
         let mut rows = texts.each_mut().map(|row| &mut row[..]);
-        backend.run(gcm::Open {
-            keys: black_box(&keys),
-            nonces: &nonces,
-            associated: &none,
-            rows: &mut rows,
-            ok: &mut ok,
+        backend.run_in_lanes(chacha20poly1305::Open {
+            keys: black_box(keys),
+            nonces,
+            associated: none,
+            rows: &mut rows[..n],
+            ok,
         });
-        black_box(texts);
+        assert!(ok.iter().all(|ok| *ok), "what is timed is right");
     });
-    time("chacha20poly1305::Seal, 256 bytes", 2000, &mut || {
-        let mut rows = texts.each_mut().map(|row| &mut row[..]);
-        backend.run(chacha20poly1305::Seal {
-            keys: black_box(&keys),
-            nonces: &nonces,
-            associated: &none,
-            rows: &mut rows,
-        });
+    time("x25519::Agree", 1, &mut |backend| {
+        backend.run_in_lanes(x25519::Agree { scalars: black_box(keys), points, out, ok });
     });
-    time("chacha20poly1305::Open, 256 bytes (and copy)", 2000, &mut || {
-        let mut texts = texts;
-        let mut rows = texts.each_mut().map(|row| &mut row[..]);
-        backend.run(chacha20poly1305::Open {
-            keys: black_box(&keys),
-            nonces: &nonces,
-            associated: &none,
-            rows: &mut rows,
-            ok: &mut ok,
-        });
-        black_box(texts);
+    time("x25519::PublicKey", 1, &mut |backend| {
+        backend.run_in_lanes(x25519::PublicKey { scalars: black_box(keys), out });
     });
-    time("x25519::Agree", 10, &mut || {
-        backend.run(x25519::Agree { scalars: black_box(&keys), points: &points, out: &mut out, ok: &mut ok });
+    time("x25519::Canonical", 1, &mut |backend| {
+        backend.run_in_lanes(x25519::Canonical { points: black_box(points), ok });
     });
-    time("x25519::PublicKey", 20, &mut || {
-        backend.run(x25519::PublicKey { scalars: black_box(&keys), out: &mut out });
-    });
-    time("x25519::Canonical", 10, &mut || {
-        backend.run(x25519::Canonical { points: black_box(&points), ok: &mut ok });
-    });
-    backend.run(xeddsa::Sign {
-        privates: &keys,
-        encodings: None,
-        messages: &short,
-        randoms: &[[1; 64]; ROWS],
-        out: &mut signatures,
-    });
-    time("xeddsa::Verify, 64 bytes", 10, &mut || {
-        backend.run(xeddsa::Verify {
-            publics: black_box(&points),
+    portable.run(xeddsa::Sign { privates: keys, encodings: None, messages: short, randoms, out: signatures });
+    time("xeddsa::Verify, 64 bytes", 1, &mut |backend| {
+        backend.run_in_lanes(xeddsa::Verify {
+            publics: black_box(points),
             encodings: None,
-            messages: &short,
-            signatures: &signatures,
-            ok: &mut ok,
+            messages: short,
+            signatures,
+            ok,
         });
-        assert_eq!(ok, [true; ROWS], "what is timed is right");
+        assert!(ok.iter().all(|ok| *ok), "what is timed is right");
     });
-    time("xeddsa::Sign, 64 bytes", 10, &mut || {
-        backend.run(xeddsa::Sign {
-            privates: black_box(&keys),
+    time("xeddsa::Sign, 64 bytes", 1, &mut |backend| {
+        backend.run_in_lanes(xeddsa::Sign {
+            privates: black_box(keys),
             encodings: None,
-            messages: &short,
-            randoms: &[[1; 64]; ROWS],
-            out: &mut signatures,
+            messages: short,
+            randoms,
+            out: signatures,
         });
     });
 }

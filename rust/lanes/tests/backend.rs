@@ -1,5 +1,6 @@
 //! Which backend is taken. The variable is the process's, so each case is a process of its own.
 
+use interlane_lanes::TILE;
 use interlane_lanes::isa::{BACKEND_VARIABLE, Backend};
 use std::process::Command;
 
@@ -41,8 +42,17 @@ fn the_variable_forces_a_backend() {
 fn every_kernel_has_a_runner() {
     for backend in Backend::available() {
         let kernels = backend.kernels();
-        for name in ["sha256", "hmac", "hkdf", "chain", "cbc", "gcm", "chacha20poly1305", "x25519", "xeddsa"] {
-            assert_eq!(kernels.iter().filter(|(kernel, runner)| *kernel == name && !runner.is_empty()).count(), 1);
+        let mut names: Vec<_> = kernels.iter().map(|runner| runner.kernel).collect();
+        names.dedup();
+        assert_eq!(names.len(), kernels.len());
+        for name in ["sha256", "hmac", "hkdf", "chain", "cbc", "gcm", "chacha20poly1305", "x25519", "xeddsa sign"] {
+            assert!(names.contains(&name), "{name}");
+        }
+        for runner in kernels {
+            assert!(runner.to_string().contains(runner.by_row) && !runner.by_row.is_empty());
+            // Lanes that pay for some number of rows pay for a tile at the latest, and have a name.
+            assert!(runner.lanes.is_none_or(|lanes| !lanes.runs.is_empty() && (1..=TILE).contains(&lanes.fewest)));
+            assert!(backend.name() != "portable" || runner.lanes.is_none());
         }
     }
 }

@@ -38,8 +38,8 @@ fn backend() -> PyResult<&'static str> {
 /// Each kernel and what runs it, for a backend's name or for the one in use.
 #[pyfunction]
 #[pyo3(signature = (backend=None))]
-fn kernels(backend: Option<&str>) -> PyResult<Vec<(&'static str, &'static str)>> {
-    Ok(errors::backend(backend)?.kernels())
+fn kernels(backend: Option<&str>) -> PyResult<Vec<(&'static str, String)>> {
+    Ok(errors::backend(backend)?.kernels().into_iter().map(|runner| (runner.kernel, runner.to_string())).collect())
 }
 
 /// The names of the row statuses, in the order of their numbers.

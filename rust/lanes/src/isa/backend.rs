@@ -29,29 +29,68 @@ pub enum Step {
     Verify,
 }
 
-/// From how many rows on lanes are sooner done than the same rows by crates, one after the other; never, where a kernel has
-/// none. As measured by `cargo run --release --example time`, on the CPU that the line names.
-const fn fewest(backend: Backend, step: Step) -> usize {
-    match (backend, step) {
-        (Backend::Portable(_), _) => NEVER,
-        // AMD EPYC, Zen 5.
+/// What runs a kernel in lanes, and from how many rows on that is sooner done than the same rows by crates, one after the
+/// other; `None`, where it has no lanes. As measured by `cargo run --release --example time`, on the CPU that the line names.
+const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
+    let (runs, fewest) = match (backend, step) {
+        (Backend::Portable(_), _) => return None,
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx2(_), step) => match step {
-            Step::Hash | Step::Cbc => NEVER,
-            Step::Gcm | Step::ChaCha20Poly1305 => 4,
-            Step::Sign => 2,
-            // Four rows pay, but five or six take as long as eight.
-            Step::X25519 | Step::X25519Base | Step::Verify => 7,
-        },
-        // AMD EPYC, Zen 5.
+        (Backend::Avx2(isa), Step::Hash) if isa.has_sha() => ("SHA instructions, 4 rows side by side", 6), // Zen 5
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx512(_), step) => match step {
-            Step::Hash => 8,
-            Step::Cbc => NEVER,
-            Step::Gcm | Step::ChaCha20Poly1305 => 3,
-            Step::X25519 | Step::X25519Base => 2,
-            Step::Sign | Step::Verify => 1,
-        },
+        (Backend::Avx2(_), Step::Hash) => ("AVX2, 8 lanes", 2), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Cbc) => ("AES-NI, 8 rows side by side", 4), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Gcm) => ("AES-NI, 8 rows side by side", 4), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::ChaCha20Poly1305) => ("AVX2, 8 lanes", 4), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Hash) => ("AVX-512, 16 lanes", 8), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Cbc) => ("VAES, 16 rows side by side", 8), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Gcm) => ("VAES, 16 rows side by side", 3), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::ChaCha20Poly1305) => ("AVX-512, 16 lanes", 3), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Sign) => ("AVX2, 4 lanes", 2), // Zen 5
+        // Four rows pay, but five or six take as long as eight.
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::X25519 | Step::X25519Base | Step::Verify) => ("AVX2, 4 lanes", 7), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::X25519 | Step::X25519Base) => ("AVX-512 IFMA, 8 lanes", 2), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Sign | Step::Verify) => ("AVX-512 IFMA, 8 lanes", 1), // Zen 5
+    };
+    Some(InLanes { runs, fewest })
+}
+
+/// Lanes that run a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InLanes {
+    /// The instructions, and how many rows they take at once.
+    pub runs: &'static str,
+    /// From how many rows on.
+    pub fewest: usize,
+}
+
+/// What runs a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runner {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Its lanes, where it has any.
+    pub lanes: Option<InLanes>,
+    /// The crate that runs it else, one row after the other.
+    pub by_row: &'static str,
+}
+
+impl fmt::Display for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lanes {
+            Some(InLanes { runs, fewest }) => write!(f, "{runs}; fewer than {fewest} rows: crate {}", self.by_row),
+            None => write!(f, "crate {}", self.by_row),
+        }
     }
 }
 
@@ -60,7 +99,7 @@ const fn fewest(backend: Backend, step: Step) -> usize {
 pub enum Backend {
     /// Well-kept crates, which detect SHA and AES instructions themselves.
     Portable(Portable),
-    /// AVX2 with AES.
+    /// AVX2 with AES, with or without the SHA instructions.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     /// AVX-512 with IFMA and VAES.
@@ -123,13 +162,10 @@ impl Backend {
     /// Runs a kernel: in lanes, where it has enough rows to pay for them.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
-        if let Self::Portable(crates) = self {
-            return kernel.by_row(crates);
+        match lanes(self, K::STEP) {
+            Some(lanes) if kernel.rows() >= lanes.fewest => self.run_in_lanes(kernel),
+            _ => kernel.by_row(self.crates()),
         }
-        if kernel.rows() < fewest(self, K::STEP) {
-            return kernel.by_row(Portable::detect());
-        }
-        self.run_in_lanes(kernel)
     }
 
     /// Runs a kernel in lanes, however few rows it has: for tests, and to measure what few are.
@@ -143,18 +179,26 @@ impl Backend {
         }
     }
 
-    /// Each kernel's name and what runs it here: a crate, or `lanes`, where it has as many rows as the table asks for.
+    /// What runs each kernel here.
     #[must_use]
-    pub fn kernels(self) -> Vec<(&'static str, &'static str)> {
-        let by_row = Portable::detect().kernels();
-        let runs =
-            by_row.map(|(name, step, by_row)| (name, if fewest(self, step) == NEVER { by_row } else { "lanes" }));
-        runs.to_vec()
+    pub fn kernels(self) -> Vec<Runner> {
+        let mut runners = Vec::new();
+        for (kernel, step, by_row) in self.crates().kernels() {
+            runners.push(Runner { kernel, lanes: lanes(self, step), by_row });
+        }
+        runners
+    }
+
+    /// What takes the rows that lanes do not.
+    #[inline]
+    fn crates(self) -> Portable {
+        match self {
+            Self::Portable(crates) => crates,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) | Self::Avx512(_) => Portable::detect(),
+        }
     }
 }
-
-/// More rows than there are.
-const NEVER: usize = usize::MAX;
 
 /// A backend was asked for that does not exist or that this CPU cannot run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,13 +16,13 @@ pub mod field25519;
 pub(crate) mod limbs;
 pub(crate) mod pieces;
 mod portable;
-mod words;
+pub(crate) mod words;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
-pub use backend::{BACKEND_VARIABLE, Backend, Step, UnknownBackend};
+pub use backend::{BACKEND_VARIABLE, Backend, InLanes, Runner, Step, UnknownBackend};
 pub use field25519::Field;
 pub use limbs::{Eight, Limb, Limbs};
 pub use pieces::Pieces;

@@ -1,7 +1,7 @@
 //! Any CPU: one row at a time, by crates. Also the oracle of every vector backend.
 
 use super::words::Part;
-use super::{Lanes, Step, Words};
+use super::{Lanes, Step, TILE, Words};
 use sha2::block_api::compress256;
 
 /// The backend without vectors.
@@ -46,8 +46,8 @@ impl Portable {
         self.graviola
     }
 
-    /// Each kernel's name, its place in the table, and the crate that runs it.
-    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 9] {
+    /// Each kernel, its place in the table of what runs where, and the crate that runs it.
+    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 11] {
         let (chacha20poly1305, x25519) =
             if self.graviola { ("graviola", "graviola") } else { ("chacha20poly1305", "curve25519-dalek") };
         [
@@ -59,7 +59,9 @@ impl Portable {
             ("gcm", Step::Gcm, "aes-gcm"),
             ("chacha20poly1305", Step::ChaCha20Poly1305, chacha20poly1305),
             ("x25519", Step::X25519, x25519),
-            ("xeddsa", Step::Verify, "curve25519-dalek"),
+            ("x25519 public keys", Step::X25519Base, x25519),
+            ("xeddsa sign", Step::Sign, "curve25519-dalek"),
+            ("xeddsa verify", Step::Verify, "curve25519-dalek"),
         ]
     }
 }
@@ -97,8 +99,13 @@ impl Lanes for u32 {
 
 impl Words for Portable {
     const WIDTH: usize = 1;
-    const COMPRESSES: bool = true;
     type U32 = u32;
+    type Groups<T: Copy> = [T; TILE];
+
+    #[inline(always)]
+    fn groups<T: Copy>(self, item: T) -> [T; TILE] {
+        [item; TILE]
+    }
 
     #[inline(always)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
@@ -148,6 +155,11 @@ impl Words for Portable {
     }
 
     #[inline(always)]
+    fn compresses(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn compress(self, state: &mut [u32; 8], block: &[u32; 16]) {
         let mut blocks = [[0; 64]];
         for (bytes, word) in blocks[0].as_chunks_mut().0.iter_mut().zip(block) {
@@ -157,5 +169,10 @@ impl Words for Portable {
         // The block may have been a key: four stores, too few to measure.
         blocks[0] = [0; 64];
         zeroize::optimization_barrier(&blocks);
+    }
+
+    #[inline(always)]
+    fn compress_known(self, state: &mut [u32; 8], block: &[u8; 64], _: &[u32; 64]) {
+        compress256(state, core::slice::from_ref(block));
     }
 }

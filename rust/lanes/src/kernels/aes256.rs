@@ -1,11 +1,15 @@
-//! AES-256 (FIPS 197 §5.2): the key schedules of many rows, a word of each at a time.
+//! AES-256 (FIPS 197 §5.1, §5.2, §5.3.5): a block of each of many rows, and their key schedules, a word of each at a time.
 //!
 //! ```text
 //! w_i = w_{i−8} ⊕ SubWord(RotWord(w_{i−1})) ⊕ Rcon_{i/8}    where 8 divides i
 //!       w_{i−8} ⊕ SubWord(w_{i−1})                          where 8 leaves 4
 //!       w_{i−8} ⊕ w_{i−1}                                   else
 //! ```
+//!
+//! The equivalent inverse cipher takes the same round keys from the last to the first, and `InvMixColumns` of all but those
+//! two.
 
+use super::unrolled;
 use crate::isa::pieces::load_words;
 use crate::isa::{Isa, Pieces};
 
@@ -54,13 +58,42 @@ pub(super) fn encrypt<I: Isa>(_: I, keys: &RoundKeys<I::U32>, mut blocks: [I::U3
     for i in 0..4 {
         blocks[i] = blocks[i] ^ keys[0][i];
     }
-    for round in 1..14 {
+    unrolled!(ROUND in [1 2 3 4 5 6 7 8 9 10 11 12 13] {
         for i in 0..4 {
-            blocks[i] = blocks[i].aes_round(keys[round][i]);
+            blocks[i] = blocks[i].aes_round(keys[ROUND][i]);
         }
-    }
+    });
     for i in 0..4 {
         blocks[i] = blocks[i].aes_last(keys[14][i]);
+    }
+    blocks
+}
+
+/// The round keys of a group for [`decrypt`], from those for [`encrypt`], in the same order.
+#[inline(always)]
+pub(super) fn invert_keys<I: Isa>(isa: I, keys: &mut RoundKeys<I::U32>) {
+    let zero = isa.splat(0);
+    for round in 1..14 {
+        for i in 0..4 {
+            // SubBytes and ShiftRows, undone again, and InvMixColumns.
+            keys[round][i] = keys[round][i].aes_last(zero).aes_inverse_round(zero);
+        }
+    }
+}
+
+/// Decrypts a block of each row of a group.
+#[inline(always)]
+pub(super) fn decrypt<I: Isa>(_: I, keys: &RoundKeys<I::U32>, mut blocks: [I::U32; 4]) -> [I::U32; 4] {
+    for i in 0..4 {
+        blocks[i] = blocks[i] ^ keys[14][i];
+    }
+    unrolled!(ROUND in [13 12 11 10 9 8 7 6 5 4 3 2 1] {
+        for i in 0..4 {
+            blocks[i] = blocks[i].aes_inverse_round(keys[ROUND][i]);
+        }
+    });
+    for i in 0..4 {
+        blocks[i] = blocks[i].aes_inverse_last(keys[0][i]);
     }
     blocks
 }

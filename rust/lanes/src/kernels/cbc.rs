@@ -6,8 +6,10 @@
 //!
 //! Padding is the caller's: a row is a whole number of blocks. Encryption is serial inside a row, decryption is not.
 
-use super::rows;
-use crate::isa::{Isa, Kernel, Portable, Step};
+use super::aes256::{self, RoundKeys, expand_keys, invert_keys};
+use super::{rows, wipe};
+use crate::isa::pieces::load_pieces;
+use crate::isa::{Isa, Kernel, Pieces, Portable, Step, TILE};
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit};
@@ -52,8 +54,12 @@ impl Kernel for Encrypt<'_, '_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        rows([self.keys.len(), self.ivs.len(), self.rows.len()]);
+        let groups = self.keys.chunks(I::WIDTH).zip(self.ivs.chunks(I::WIDTH)).zip(self.rows.chunks_mut(I::WIDTH));
+        for ((keys, ivs), rows) in groups {
+            run_group::<I, false>(isa, keys, ivs, rows);
+        }
     }
 }
 
@@ -76,8 +82,12 @@ impl Kernel for Decrypt<'_, '_> {
     }
 
     #[inline(always)]
-    fn in_lanes<I: Isa>(self, _: I) {
-        self.by_row(Portable::detect());
+    fn in_lanes<I: Isa>(self, isa: I) {
+        rows([self.keys.len(), self.ivs.len(), self.rows.len()]);
+        let groups = self.keys.chunks(I::WIDTH).zip(self.ivs.chunks(I::WIDTH)).zip(self.rows.chunks_mut(I::WIDTH));
+        for ((keys, ivs), rows) in groups {
+            run_group::<I, true>(isa, keys, ivs, rows);
+        }
     }
 }
 
@@ -86,6 +96,106 @@ fn blocks(row: &mut [u8]) -> &mut [[u8; 16]] {
     let (blocks, rest) = row.as_chunks_mut();
     assert!(rest.is_empty(), "a row of whole blocks");
     blocks
+}
+
+/// Blocks taken at a time while no row ends among them: one look at the lengths for all of them.
+const RUN: usize = 4;
+
+/// `BLOCKS` blocks of each row of a group.
+type Taken<'a, const BLOCKS: usize> = [&'a mut [[u8; 16]; BLOCKS]; TILE];
+
+/// Takes the next blocks of each row; where a row has ended, those of `spares`.
+#[inline(always)]
+fn take<'a: 'b, 'b, const BLOCKS: usize>(
+    rows: &mut [&'a mut [[u8; 16]]; TILE],
+    spares: &'b mut [[[u8; 16]; BLOCKS]; TILE],
+) -> Taken<'b, BLOCKS> {
+    let mut taken = spares.each_mut();
+    for (taken, row) in taken.iter_mut().zip(rows) {
+        if let Some((first, rest)) = core::mem::take(row).split_first_chunk_mut() {
+            *taken = first;
+            *row = rest;
+        }
+    }
+    taken
+}
+
+/// A group of rows, encrypted or decrypted.
+#[inline(always)]
+fn run_group<I: Isa, const DECRYPT: bool>(isa: I, keys: &[[u8; 32]], ivs: &[[u8; 16]], rows: &mut [&mut [u8]]) {
+    let mut left: [&mut [[u8; 16]]; TILE] = Default::default();
+    for (left, row) in left.iter_mut().zip(rows) {
+        *left = blocks(row);
+    }
+    let mut keys = expand_keys(isa, keys);
+    if DECRYPT {
+        invert_keys(isa, &mut keys);
+    }
+    let mut chain = [isa.splat(0); 4];
+    for i in 0..4 {
+        chain[i] = load_pieces(isa, ivs, i, 0);
+    }
+    let (mut spares, mut spare) = ([[[0; 16]; RUN]; TILE], [[[0; 16]; 1]; TILE]);
+    loop {
+        let (mut least, mut most) = (usize::MAX, 0);
+        for row in &left {
+            least = if row.is_empty() { least } else { least.min(row.len()) };
+            most = most.max(row.len());
+        }
+        if most == 0 {
+            break;
+        }
+        if least < RUN {
+            run_blocks::<I, DECRYPT, 1>(isa, &keys, &mut chain, take(&mut left, &mut spare));
+        } else {
+            for _ in 0..least / RUN {
+                run_blocks::<I, DECRYPT, RUN>(isa, &keys, &mut chain, take(&mut left, &mut spares));
+            }
+        }
+    }
+    wipe(&mut keys, [isa.splat(0); 4]);
+    wipe(&mut spares, [[0; 16]; RUN]);
+    wipe(&mut spare, [[0; 16]]);
+}
+
+#[inline(always)]
+fn run_blocks<I: Isa, const DECRYPT: bool, const BLOCKS: usize>(
+    isa: I,
+    keys: &RoundKeys<I::U32>,
+    chain: &mut [I::U32; 4],
+    mut blocks: Taken<'_, BLOCKS>,
+) {
+    for index in 0..BLOCKS {
+        let mut text = *chain;
+        for i in 0..4 {
+            let mut pieces = [&[0; 16]; 4];
+            for j in 0..I::WIDTH / 4 {
+                pieces[j] = &blocks[i + 4 * j][index];
+            }
+            text[i] = I::U32::from_pieces(isa, pieces);
+        }
+        let out = if DECRYPT {
+            let mut plain = aes256::decrypt(isa, keys, text);
+            for i in 0..4 {
+                plain[i] = plain[i] ^ chain[i];
+            }
+            *chain = text;
+            plain
+        } else {
+            for i in 0..4 {
+                text[i] = text[i] ^ chain[i];
+            }
+            *chain = aes256::encrypt(isa, keys, text);
+            *chain
+        };
+        let mut to = [const { [const { None }; 4] }; 4];
+        for (lane, blocks) in blocks[..I::WIDTH].iter_mut().enumerate() {
+            to[lane % 4][lane / 4] = Some(&mut blocks[index]);
+        }
+        for (out, to) in out.into_iter().zip(to) {
+            out.to_pieces(to);
+        }
+    }
 }
 
 /// Rows encrypted side by side. A block waits for the one before it through 14 rounds of the latency of an instruction; the

@@ -8,7 +8,9 @@
 //!
 //! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
 
-use super::sha256::{Half, Message, State, absorb, behind, compress, last_block, splat, start, to_memory};
+use super::sha256::{
+    Half, Known, Message, State, absorb, behind, compress, compress_known, last_block, splat, start, to_memory,
+};
 use super::{over_words, rows, wipe};
 use crate::isa::{TILE, Words};
 
@@ -31,7 +33,7 @@ impl Hmac<'_> {
     fn run<I: Words>(self, isa: I) {
         let n = rows([self.keys.len(), self.heads.len(), self.tails.len(), self.out.len()]);
         let mut keyed = Keyed::new(isa);
-        let mut halves = [[isa.splat(0); 8]; TILE];
+        let mut halves = isa.groups([isa.splat(0); 8]);
         let mut blocks = [[0; 64]; TILE];
         for at in (0..n).step_by(TILE) {
             let tile = at..n.min(at + TILE);
@@ -48,7 +50,7 @@ impl Hmac<'_> {
             }
         }
         keyed.wipe(isa);
-        wipe(&mut halves, [isa.splat(0); 8]);
+        wipe(halves.as_mut(), [isa.splat(0); 8]);
         wipe(&mut blocks, [0; 64]);
     }
 }
@@ -61,20 +63,20 @@ const DIGEST: [u8; 64] = last_block(&[0; 32], 64);
 
 /// HMAC with the keys of a tile absorbed.
 pub(super) struct Keyed<I: Words> {
-    pub(super) inner: [State<I>; TILE],
-    pub(super) outer: [State<I>; TILE],
+    pub(super) inner: I::Groups<State<I>>,
+    pub(super) outer: I::Groups<State<I>>,
 }
 
 impl<I: Words> Keyed<I> {
     #[inline(always)]
     pub(super) fn new(isa: I) -> Self {
-        Self { inner: [start(isa); TILE], outer: [start(isa); TILE] }
+        Self { inner: isa.groups(start(isa)), outer: isa.groups(start(isa)) }
     }
 
     /// Takes the keys of `count` rows.
     #[inline(always)]
-    pub(super) fn set(&mut self, isa: I, keys: &[Half<I>; TILE], count: usize) {
-        for (group, key) in keys.iter().enumerate().take(count.div_ceil(I::WIDTH)) {
+    pub(super) fn set(&mut self, isa: I, keys: &I::Groups<Half<I>>, count: usize) {
+        for (group, key) in keys.as_ref().iter().enumerate().take(count.div_ceil(I::WIDTH)) {
             self.inner[group] = pad_state(isa, key, IPAD);
             self.outer[group] = pad_state(isa, key, OPAD);
         }
@@ -82,15 +84,15 @@ impl<I: Words> Keyed<I> {
 
     #[inline(always)]
     pub(super) fn wipe(&mut self, isa: I) {
-        wipe(&mut self.inner, start(isa));
-        wipe(&mut self.outer, start(isa));
+        wipe(self.inner.as_mut(), start(isa));
+        wipe(self.outer.as_mut(), start(isa));
     }
 
-    /// The code of one last block that `block` holds, for the rows of a group.
+    /// The code of one last block that is the same in every row.
     #[inline(always)]
-    pub(super) fn code(&self, isa: I, group: usize, block: &[I::U32; 16]) -> Half<I> {
+    pub(super) fn code_known(&self, isa: I, group: usize, block: &Known) -> Half<I> {
         let mut inner = self.inner[group];
-        compress(isa, &mut inner, block);
+        compress_known(isa, &mut inner, block);
         finish(isa, &inner, &self.outer[group])
     }
 }
@@ -116,8 +118,8 @@ pub(super) fn finish<I: Words>(isa: I, inner: &State<I>, outer: &State<I>) -> Ha
 
 /// Up to a tile of rows, by groups.
 #[inline(always)]
-pub(super) fn load_tile<I: Words>(isa: I, rows: &[[u8; 32]], halves: &mut [Half<I>; TILE]) {
-    for (half, rows) in halves.iter_mut().zip(rows.chunks(I::WIDTH)) {
+pub(super) fn load_tile<I: Words>(isa: I, rows: &[[u8; 32]], halves: &mut I::Groups<Half<I>>) {
+    for (half, rows) in halves.as_mut().iter_mut().zip(rows.chunks(I::WIDTH)) {
         *half = isa.load(rows);
     }
 }

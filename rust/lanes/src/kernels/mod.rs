@@ -45,6 +45,13 @@ macro_rules! over_words {
 }
 use over_words;
 
+/// A loop that must be unrolled: left to itself, the compiler keeps the words of a hash in memory, or puts the halves of a
+/// vector together after every round of a cipher, and takes twice as long.
+macro_rules! unrolled {
+    ($i:ident in [$($n:literal)*] $body:block) => { $({ const $i: usize = $n; $body })* };
+}
+use unrolled;
+
 /// The number of rows, from the lengths of all arguments of a kernel.
 #[inline(always)]
 fn rows<const N: usize>(lengths: [usize; N]) -> usize {

@@ -7,7 +7,8 @@
 //! H_i = f(H_{i−1}, B_i)
 //! ```
 
-use super::{over_words, rows, wipe};
+use super::{over_words, rows, unrolled, wipe};
+use crate::isa::words::ROUND_CONSTANTS;
 use crate::isa::{Lanes, Part, TILE, Words};
 
 /// The digest of each message.
@@ -25,20 +26,20 @@ impl Digest<'_> {
     #[inline(always)]
     fn run<I: Words>(self, isa: I) {
         rows([self.messages.len(), self.out.len()]);
-        let mut states = [start(isa); TILE];
+        let mut states = isa.groups(start(isa));
         let mut blocks = [[0; 64]; TILE];
         for (messages, out) in self.messages.chunks(TILE).zip(self.out.chunks_mut(TILE)) {
             let mut padded = [Message::EMPTY; TILE];
             for (padded, message) in padded.iter_mut().zip(messages) {
                 *padded = Message { head: &[], tail: message, before: 0 };
             }
-            states.fill(start(isa));
+            states = isa.groups(start(isa));
             absorb(isa, &mut states, &padded[..messages.len()], &mut blocks);
-            for (state, out) in states.iter().zip(out.chunks_mut(I::WIDTH)) {
+            for (state, out) in states.as_ref().iter().zip(out.chunks_mut(I::WIDTH)) {
                 isa.store(&to_memory::<I>(state), out, 0);
             }
         }
-        wipe(&mut states, start(isa));
+        wipe(states.as_mut(), start(isa));
         wipe(&mut blocks, [0; 64]);
     }
 }
@@ -51,7 +52,7 @@ pub(super) type Half<I> = [<I as Words>::U32; 8];
 /// The compression function: `state` in numeric order, `block` in memory order.
 #[inline(always)]
 pub(super) fn compress<I: Words>(isa: I, state: &mut State<I>, block: &[I::U32; 16]) {
-    if I::COMPRESSES {
+    if isa.compresses() {
         isa.compress(state, block);
     } else {
         isa.call(Compress { state, block });
@@ -83,14 +84,73 @@ impl<I: Words> Part<I> for Compress<'_, I> {
     }
 }
 
-/// A loop that must be unrolled: left to itself, the compiler keeps the words in memory and takes twice as long.
-macro_rules! unrolled {
-    ($i:ident in [$($n:literal)*] $body:block) => { $({ const $i: usize = $n; $body })* };
+/// The compression function for a block that is known beforehand: without the third of the work that its words are.
+#[inline(always)]
+pub(super) fn compress_known<I: Words>(isa: I, state: &mut State<I>, block: &Known) {
+    if isa.compresses() {
+        isa.compress_known(state, &block.bytes, &block.rounds);
+    } else {
+        isa.call(CompressKnown { state, rounds: &block.rounds });
+    }
+}
+
+/// A block that is the same in every row, with its words for the 64 rounds (§6.2.2 step 1) and their constants added.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    bytes: [u8; 64],
+    rounds: [u32; 64],
+}
+
+impl Known {
+    pub(super) const fn new(bytes: [u8; 64]) -> Self {
+        let mut words = [0u32; 64];
+        let mut t = 0;
+        while t < 64 {
+            words[t] = if t < 16 {
+                u32::from_be_bytes([bytes[4 * t], bytes[4 * t + 1], bytes[4 * t + 2], bytes[4 * t + 3]])
+            } else {
+                let (near, far) = (words[t - 15], words[t - 2]);
+                let near = near.rotate_right(7) ^ near.rotate_right(18) ^ (near >> 3);
+                let far = far.rotate_right(17) ^ far.rotate_right(19) ^ (far >> 10);
+                words[t - 16].wrapping_add(near).wrapping_add(words[t - 7]).wrapping_add(far)
+            };
+            t += 1;
+        }
+        t = 0;
+        while t < 64 {
+            words[t] = words[t].wrapping_add(ROUND_CONSTANTS[t]);
+            t += 1;
+        }
+        Self { bytes, rounds: words }
+    }
+}
+
+struct CompressKnown<'a, I: Words> {
+    state: &'a mut State<I>,
+    rounds: &'a [u32; 64],
+}
+
+impl<I: Words> Part<I> for CompressKnown<'_, I> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let mut state = *self.state;
+        for first in (0..64).step_by(8) {
+            let rounds: &[u32; 8] = self.rounds[first..].first_chunk().expect("8 of 64");
+            unrolled!(T in [0 1 2 3 4 5 6 7] {
+                round::<I, T>(&mut state, isa.splat(rounds[T]));
+            });
+        }
+        for i in 0..8 {
+            self.state[i] = self.state[i].wrapping_add(state[i]);
+        }
+    }
 }
 
 #[inline(always)]
 fn sixteen_rounds<I: Words, const EXTEND: bool>(isa: I, state: &mut State<I>, words: &mut [I::U32; 16], first: usize) {
-    let constants: &[u32; 16] = K[first..].first_chunk().expect("16 of 64");
+    let constants: &[u32; 16] = ROUND_CONSTANTS[first..].first_chunk().expect("16 of 64");
     unrolled!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
         round::<I, T>(state, words[T].wrapping_add(isa.splat(constants[T])));
         if EXTEND {
@@ -117,18 +177,6 @@ fn round<I: Words, const T: usize>(s: &mut State<I>, word: I::U32) {
     s[d] = s[d].wrapping_add(early).wrapping_add(sum1);
     s[h] = early.wrapping_add(s[a].majority(s[b], s[c])).wrapping_add(sum0.wrapping_add(sum1));
 }
-
-/// FIPS 180-4 §4.2.2.
-const K: [u32; 64] = [
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
-    0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
-    0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8,
-    0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
-    0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819,
-    0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
-    0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
-    0xc67178f2,
-];
 
 /// `H_0` (FIPS 180-4 §5.3.3).
 const START: [u32; 8] =
@@ -250,7 +298,7 @@ impl Message<'_> {
 #[inline(always)]
 pub(super) fn absorb<I: Words>(
     isa: I,
-    states: &mut [State<I>; TILE],
+    states: &mut I::Groups<State<I>>,
     messages: &[Message<'_>],
     blocks: &mut [[u8; 64]; TILE],
 ) {
@@ -262,7 +310,7 @@ pub(super) fn absorb<I: Words>(
     }
     for index in 0..most {
         let groups = messages.chunks(I::WIDTH).zip(counts.chunks(I::WIDTH));
-        for (state, (messages, counts)) in states.iter_mut().zip(groups) {
+        for (state, (messages, counts)) in states.as_mut().iter_mut().zip(groups) {
             let mut alive = [false; TILE];
             let mut living = 0;
             for lane in 0..messages.len() {

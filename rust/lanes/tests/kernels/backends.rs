@@ -43,6 +43,9 @@ macro_rules! on_everything {
 pub(crate) fn backends() -> Vec<Backend> {
     let mut backends = Backend::available();
     backends.push(Backend::Portable(Portable::without_graviola()));
+    // On a CPU with the SHA instructions, what CPUs without them take.
+    #[cfg(target_arch = "x86_64")]
+    backends.extend(interlane_lanes::isa::Avx2::detect().map(|isa| Backend::Avx2(isa.without_sha())));
     backends
 }
 
@@ -198,9 +201,12 @@ impl Wide {
 
 impl Words for Wide {
     const WIDTH: usize = 4;
-    const COMPRESSES: bool = false;
     type U32 = Four;
+    type Groups<T: Copy> = [T; 4];
 
+    fn groups<T: Copy>(self, item: T) -> [T; 4] {
+        [item; 4]
+    }
     #[inline(never)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
         part.run(self)
@@ -231,7 +237,13 @@ impl Words for Wide {
         }
         out
     }
+    fn compresses(self) -> bool {
+        false
+    }
     fn compress(self, _: &mut [Four; 8], _: &[Four; 16]) {
+        unreachable!("computed from words")
+    }
+    fn compress_known(self, _: &mut [Four; 8], _: &[u8; 64], _: &[u32; 64]) {
         unreachable!("computed from words")
     }
 }

@@ -12,6 +12,7 @@ mod everything {
         codes,
         chain_steps,
         message_keys,
+        chain_steps_to_keys,
         hkdf_of_many_lengths,
         cbc_rows,
         gcm_rows,
@@ -110,6 +111,29 @@ fn message_keys_of<const N: usize>(on: &impl Runs, info: &'static [u8]) {
             let mut expected = [0; N];
             derived(&[0; 32], seed, info, &mut expected);
             assert_eq!(out, expected);
+        }
+    }
+}
+
+fn chain_steps_to_keys(on: &impl Runs) {
+    step_to_keys_of::<80>(on, b"WhisperMessageKeys");
+    step_to_keys_of::<48>(on, b"WhisperGroup");
+    step_to_keys_of::<33>(on, b"");
+    step_to_keys_of::<65>(on, &[7; hkdf::INFO_MAX]);
+    step_to_keys_of::<0>(on, b"nothing");
+}
+
+fn step_to_keys_of<const N: usize>(on: &impl Runs, info: &'static [u8]) {
+    let mut random = Random(12);
+    for n in SIZES {
+        let before: Vec<[u8; 32]> = random.arrays(n);
+        let mut chains = Canaries::of(&before, [0xa5; 32]);
+        let mut out = Canaries::new(n, [0x5a; N]);
+        on.run(chain::StepToKeys { chains: chains.rows(), info: &hkdf::Info::new(info), out: out.rows() });
+        for ((before, chain), out) in before.iter().zip(chains.check()).zip(out.check()) {
+            let mut expected = [0; N];
+            derived(&[0; 32], &code(before, &[&[1]]), info, &mut expected);
+            assert_eq!((chain, out), (code(before, &[&[2]]), expected));
         }
     }
 }

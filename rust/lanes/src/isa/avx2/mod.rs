@@ -1,21 +1,34 @@
-//! AVX2 with AES and PCLMULQDQ: 8 words, 2 pieces, 4 limbs.
+//! AVX2 with AES and PCLMULQDQ: 8 words, 2 pieces, 4 limbs; and the SHA instructions, on CPUs that have those too.
 #![allow(unsafe_code, reason = "intrinsics, behind a token that proves that they are here")]
 
 mod limbs;
+mod sha;
 mod words;
 
 use super::Kernel;
 
-/// Proof that it is present.
+/// Proof that it is present, and whether the SHA instructions are.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
+pub struct Avx2 {
+    sha: bool,
+}
 
 impl Avx2 {
-    /// The token, on a CPU that has all of it.
+    /// The token, on a CPU that has all of it; the SHA instructions may be missing.
     #[must_use]
     pub fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq"))
-            .then_some(Self(()))
+            .then(|| Self { sha: is_x86_feature_detected!("sha") })
+    }
+
+    /// What a CPU without the SHA instructions would get.
+    #[must_use]
+    pub const fn without_sha(self) -> Self {
+        Self { sha: false }
+    }
+
+    pub(super) const fn has_sha(self) -> bool {
+        self.sha
     }
 
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Out {

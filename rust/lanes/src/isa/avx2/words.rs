@@ -1,6 +1,6 @@
 //! 8 words a vector, which are 2 pieces.
 
-use super::Avx2;
+use super::{Avx2, sha};
 use crate::isa::pieces::{choose_words, load_words, store_words};
 use crate::isa::{Lanes, Part, Pieces, Words};
 use core::arch::x86_64::*;
@@ -12,9 +12,13 @@ pub struct U32x8(pub(super) __m256i);
 
 impl Words for Avx2 {
     const WIDTH: usize = 8;
-    const COMPRESSES: bool = false;
     type U32 = U32x8;
+    type Groups<T: Copy> = [T; 2];
 
+    #[inline(always)]
+    fn groups<T: Copy>(self, item: T) -> [T; 2] {
+        [item; 2]
+    }
     #[inline(always)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
         #[target_feature(enable = "avx2,aes,pclmulqdq")]
@@ -47,8 +51,20 @@ impl Words for Avx2 {
         choose_words(self, alive, new, old)
     }
     #[inline(always)]
-    fn compress(self, _: &mut [U32x8; 8], _: &[U32x8; 16]) {
-        unreachable!("SHA-256 is computed from words here");
+    fn compresses(self) -> bool {
+        self.has_sha()
+    }
+    #[inline(always)]
+    fn compress(self, state: &mut [U32x8; 8], block: &[U32x8; 16]) {
+        assert!(self.has_sha(), "else SHA-256 is computed from words");
+        // SAFETY: `self` proves that the features are present, and says that those of SHA are.
+        unsafe { sha::compress(state, block) }
+    }
+    #[inline(always)]
+    fn compress_known(self, state: &mut [U32x8; 8], _: &[u8; 64], rounds: &[u32; 64]) {
+        assert!(self.has_sha(), "else SHA-256 is computed from words");
+        // SAFETY: `self` proves that the features are present, and says that those of SHA are.
+        unsafe { sha::compress_known(state, rounds) }
     }
 }
 
@@ -108,7 +124,8 @@ impl BitAnd for U32x8 {
 impl Lanes for U32x8 {
     #[inline(always)]
     fn to_be(self) -> Self {
-        self.shuffle([3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12])
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { shuffle(self.0, &[3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12]) })
     }
     op!(wrapping_add(other) = _mm256_add_epi32);
     #[inline(always)]
@@ -144,6 +161,31 @@ impl Lanes for U32x8 {
     fn majority(self, b: Self, c: Self) -> Self {
         (self & b) ^ (c & (self ^ b))
     }
+}
+
+/// The 4 × 4 words in each half, transposed.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+    let ab = _mm256_unpacklo_epi32(a, b);
+    let cd = _mm256_unpacklo_epi32(c, d);
+    let ab_high = _mm256_unpackhi_epi32(a, b);
+    let cd_high = _mm256_unpackhi_epi32(c, d);
+    [
+        _mm256_unpacklo_epi64(ab, cd),
+        _mm256_unpackhi_epi64(ab, cd),
+        _mm256_unpacklo_epi64(ab_high, cd_high),
+        _mm256_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
+
+/// In each half: byte `i` becomes byte `order[i]`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn shuffle(bytes: __m256i, order: &[u8; 16]) -> __m256i {
+    // SAFETY: `order` has 16 readable bytes.
+    let order = unsafe { _mm_loadu_si128(order.as_ptr().cast()) };
+    _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(order))
 }
 
 impl Pieces<Avx2> for U32x8 {
@@ -216,26 +258,13 @@ impl Pieces<Avx2> for U32x8 {
     #[inline(always)]
     fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
         // SAFETY: a value of this type exists only where the features do.
-        unsafe {
-            let ab = _mm256_unpacklo_epi32(a.0, b.0);
-            let cd = _mm256_unpacklo_epi32(c.0, d.0);
-            let ab_high = _mm256_unpackhi_epi32(a.0, b.0);
-            let cd_high = _mm256_unpackhi_epi32(c.0, d.0);
-            [
-                Self(_mm256_unpacklo_epi64(ab, cd)),
-                Self(_mm256_unpackhi_epi64(ab, cd)),
-                Self(_mm256_unpacklo_epi64(ab_high, cd_high)),
-                Self(_mm256_unpackhi_epi64(ab_high, cd_high)),
-            ]
-        }
+        let [a, b, c, d] = unsafe { transpose([a.0, b.0, c.0, d.0]) };
+        [Self(a), Self(b), Self(c), Self(d)]
     }
     #[inline(always)]
     fn shuffle(self, order: [u8; 16]) -> Self {
-        // SAFETY: a value of this type exists only where the features do; `order` has 16 readable bytes.
-        unsafe {
-            let order = _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
-            Self(_mm256_shuffle_epi8(self.0, order))
-        }
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { shuffle(self.0, &order) })
     }
     aes!(aes_round, _mm_aesenc_si128);
     aes!(aes_last, _mm_aesenclast_si128);

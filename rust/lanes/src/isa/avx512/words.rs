@@ -12,9 +12,13 @@ pub struct U32x16(pub(super) __m512i);
 
 impl Words for Avx512 {
     const WIDTH: usize = 16;
-    const COMPRESSES: bool = false;
     type U32 = U32x16;
+    type Groups<T: Copy> = [T; 1];
 
+    #[inline(always)]
+    fn groups<T: Copy>(self, item: T) -> [T; 1] {
+        [item]
+    }
     #[inline(always)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq")]
@@ -47,7 +51,15 @@ impl Words for Avx512 {
         choose_words(self, alive, new, old)
     }
     #[inline(always)]
+    fn compresses(self) -> bool {
+        false
+    }
+    #[inline(always)]
     fn compress(self, _: &mut [U32x16; 8], _: &[U32x16; 16]) {
+        unreachable!("SHA-256 is computed from words here");
+    }
+    #[inline(always)]
+    fn compress_known(self, _: &mut [U32x16; 8], _: &[u8; 64], _: &[u32; 64]) {
         unreachable!("SHA-256 is computed from words here");
     }
 }
