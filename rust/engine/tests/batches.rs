@@ -30,6 +30,7 @@ fn engine(threads: usize, location: Location, opened: u8) -> Engine {
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
+        receive_buffer: None,
         seed: Some([opened; 32]),
     })
     .unwrap()

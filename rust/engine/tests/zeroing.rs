@@ -69,6 +69,7 @@ fn talk(location: Location) {
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
+        receive_buffer: None,
         seed: Some(SEED),
     })
     .unwrap();

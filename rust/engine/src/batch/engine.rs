@@ -11,6 +11,7 @@ use interlane_lanes::Backend;
 use rayon::prelude::*;
 
 use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
+use super::buffer::BufferLimits;
 use super::columns::Columns;
 use super::decrypt::{self, Incoming, Stock};
 use super::encrypt::{self, Sealed};
@@ -61,6 +62,8 @@ pub struct Options {
     pub refuse_identity_changes: bool,
     /// Add and remove WhatsApp's message padding.
     pub padding: bool,
+    /// Keep received plaintexts until they are acknowledged.
+    pub receive_buffer: Option<BufferLimits>,
     /// Tests: fixed randomness.
     pub seed: Option<[u8; 32]>,
 }
@@ -93,6 +96,10 @@ pub struct Stats {
     pub rows_decrypted: u64,
     /// Rows that failed.
     pub rows_failed: u64,
+    /// Rows in the receive buffers.
+    pub rows_buffered: u64,
+    /// What they are counted with.
+    pub buffered_bytes: u64,
     /// Bytes of the store.
     pub store_bytes: u64,
     /// Workers of a call.
@@ -118,6 +125,11 @@ pub struct Engine {
     durable: bool,
     refuse_identity_changes: bool,
     padding: MessagePadding,
+    buffer_limits: Option<BufferLimits>,
+    /// How many rows the receive buffers have, all together.
+    buffered: AtomicU64,
+    /// Rows of receive buffers that go with the next commit.
+    acknowledged: Mutex<Vec<Key>>,
     closed: AtomicBool,
     process: AtomicU32,
     encrypted: AtomicU64,
@@ -140,6 +152,7 @@ impl Engine {
             let account = Account::load(store.as_mut(), id, &name)?;
             place(&mut accounts, account);
         }
+        let buffered = accounts.iter().flatten().map(|account| account.buffer().len() as u64).sum();
         let threads = options.threads.max(1);
         let pool = (threads > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build())
@@ -163,6 +176,9 @@ impl Engine {
             threads,
             refuse_identity_changes: options.refuse_identity_changes,
             padding: if options.padding { MessagePadding::On } else { MessagePadding::Off },
+            buffer_limits: options.receive_buffer,
+            buffered: AtomicU64::new(buffered),
+            acknowledged: Mutex::default(),
             closed: AtomicBool::new(false),
             process: AtomicU32::new(std::process::id()),
             encrypted: AtomicU64::new(0),
@@ -177,6 +193,7 @@ impl Engine {
     /// [`Error::Store`] if the store could not be left clean; what was committed stays.
     pub fn close(&self) -> Result<(), Error> {
         self.may_be_called()?;
+        self.commit_acknowledged()?;
         let mut store = self.store();
         self.closed.store(true, Ordering::SeqCst);
         store.close()
@@ -194,16 +211,52 @@ impl Engine {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, unless the engine was closed meanwhile.
+    /// Commits, unless the engine was closed meanwhile. What was acknowledged goes with it.
     pub(super) fn commit(&self, changes: Changes) -> Result<(), Error> {
-        if changes.is_empty() {
-            return Ok(());
-        }
+        if changes.is_empty() { Ok(()) } else { self.commit_with_acknowledged(changes) }
+    }
+
+    /// Commits what was acknowledged.
+    pub(super) fn commit_acknowledged(&self) -> Result<(), Error> {
+        if self.acknowledged().is_empty() { Ok(()) } else { self.commit_with_acknowledged(Changes::default()) }
+    }
+
+    fn commit_with_acknowledged(&self, mut changes: Changes) -> Result<(), Error> {
         let mut store = self.store();
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
-        store.commit(changes)
+        let mut acknowledged = take(&mut *self.acknowledged());
+        // Of an account that was deleted meanwhile, nothing is left that could go.
+        acknowledged.retain(|key| self.find(AccountId(key.account)).is_ok());
+        changes.delete_before(&acknowledged);
+        let done = store.commit(changes);
+        if done.is_err() {
+            self.acknowledged().extend(acknowledged);
+        }
+        done
+    }
+
+    /// Rows of receive buffers that go with the next commit.
+    pub(super) fn acknowledged(&self) -> MutexGuard<'_, Vec<Key>> {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn buffer_limits(&self) -> Option<BufferLimits> {
+        self.buffer_limits
+    }
+
+    /// Whether any receive buffer has a row.
+    pub(super) fn buffers_anything(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn note_buffered(&self, rows: u64) {
+        self.buffered.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(super) fn unnote_buffered(&self, rows: u64) {
+        self.buffered.fetch_sub(rows, Ordering::Relaxed);
     }
 
     /// Whether sessions are written to the store.
@@ -325,6 +378,7 @@ impl Engine {
             self.columns.fill(slot, Peer::default());
         }
         self.groups.clear(&groups);
+        self.unnote_buffered(account.buffer().len() as u64);
         drop(claimed);
         deleted
     }
@@ -638,7 +692,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ or a kind is another one; [`Error::Store`]: then nothing has
-    /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE.
+    /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE,
+    /// REDELIVERED, BUFFER_FULL.
     pub fn decrypt(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Result<Rows, Error> {
         self.may_be_called()?;
         check_lengths("data", handles.len(), frames.len())?;
@@ -652,8 +707,14 @@ impl Engine {
         let mut prekeys: Vec<(u32, u32)> = named.into_iter().map(|(prekey, _)| prekey).collect();
         prekeys.dedup();
         let (plan, stock) = self.plan_with_stock(handles, prekeys)?;
+        let owner = |slot| {
+            let pages = self.columns.pages();
+            let (page, i) = pages.of(slot);
+            (page.account(i), page.tag(i))
+        };
+        let arrivals = self.arrivals(&plan, frames, owner, |row| kinds[row])?;
         let randomness = self.source.call(self.backend, handles.len())?;
-        let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness };
+        let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness, arrivals: &arrivals };
         // Two peers' frames that want one prekey must meet in one run, in order.
         let least = if conflict { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
         let runs = self.over_the_cores(&plan.runs(self.threads, least), |part| {
@@ -688,6 +749,7 @@ impl Engine {
                 rows.events[row as usize] |= Events::STOCK_LOW.0;
             }
         }
+        self.note_arrivals(&arrivals, &mut rows);
         self.count(&rows, Some(&self.decrypted));
         Ok(rows)
     }
@@ -720,11 +782,12 @@ impl Engine {
 
     /// Counts a call's rows.
     pub(super) fn count(&self, rows: &Rows, well: Option<&AtomicU64>) {
-        let ok = rows.status.iter().filter(|&&status| status == Status::Ok as u8).count();
+        let count = |wanted: Status| rows.status.iter().filter(|&&status| status == wanted as u8).count() as u64;
+        let (ok, redelivered) = (count(Status::Ok), count(Status::Redelivered));
         if let Some(well) = well {
-            well.fetch_add(ok as u64, Ordering::Relaxed);
+            well.fetch_add(ok, Ordering::Relaxed);
         }
-        self.failed.fetch_add((rows.status.len() - ok) as u64, Ordering::Relaxed);
+        self.failed.fetch_add(rows.status.len() as u64 - ok - redelivered, Ordering::Relaxed);
     }
 
     pub(super) fn encrypted(&self) -> &AtomicU64 {
@@ -741,12 +804,18 @@ impl Engine {
     /// [`Error::Closed`], [`Error::Store`].
     pub fn stats(&self) -> Result<Stats, Error> {
         self.may_be_called()?;
+        let buffered_bytes = {
+            let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+            accounts.iter().flatten().map(|account| account.buffer().bytes()).sum()
+        };
         Ok(Stats {
             accounts: self.accounts()?.len() as u64,
             sessions: self.columns.sessions(),
             rows_encrypted: self.encrypted.load(Ordering::Relaxed),
             rows_decrypted: self.decrypted.load(Ordering::Relaxed),
             rows_failed: self.failed.load(Ordering::Relaxed),
+            rows_buffered: self.buffered.load(Ordering::Relaxed),
+            buffered_bytes,
             store_bytes: self.store().size_bytes()?,
             threads: self.threads as u64,
             backend: self.backend.name(),

@@ -1,6 +1,7 @@
 //! Groups by sender keys: distribute, accept, encrypt, decrypt, rotate. A handle is one sender's keys in one group.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use interlane_lanes::TILE;
@@ -9,6 +10,7 @@ use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{Encode, EncodeOwn, Sign, Verify};
 
 use super::accounts::{AccountId, pair};
+use super::buffer::{Arrivals, Repeats};
 use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
 use super::plan::{Claims, Entry, Plan};
 use super::randomness::{Purpose, Randomness};
@@ -109,6 +111,9 @@ struct Ended {
     outcomes: Vec<Outcome>,
     bytes: Bytes,
     scratches: Vec<Scratch>,
+    repeats: Repeats,
+    /// What goes to the receive buffers.
+    kept: Changes,
 }
 
 /// A frame of ours in the making.
@@ -228,17 +233,18 @@ impl Engine {
     }
 
     /// Commits the runs of a group call and gives its rows.
-    fn end(&self, n: usize, plan: &Plan<'_>, runs: Vec<Ended>, rekeyed: bool) -> Result<Rows, Error> {
+    fn end(&self, n: usize, plan: &Plan<'_>, mut runs: Vec<Ended>, rekeyed: bool) -> Result<Rows, Error> {
         let mut changes = Changes::default();
-        for scratch in runs.iter().flat_map(|run| &run.scratches).filter(|scratch| scratch.dirty) {
-            records::put(&mut changes, scratch.key, &*scratch.record);
-            if rekeyed {
-                changes.delete(Key { kind: RowKind::Holders, ..scratch.key });
+        for run in &mut runs {
+            changes.append(take(&mut run.kept));
+            for scratch in run.scratches.iter().filter(|scratch| scratch.dirty && self.durable()) {
+                records::put(&mut changes, scratch.key, &*scratch.record);
+                if rekeyed {
+                    changes.delete(Key { kind: RowKind::Holders, ..scratch.key });
+                }
             }
         }
-        if self.durable() {
-            self.commit(changes)?;
-        }
+        self.commit(changes)?;
         let mut results = vec![(unknown(plan), Bytes::default())];
         let slots = self.groups.slots();
         for run in runs {
@@ -453,23 +459,32 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has changed. Rows: NO_SENDER_KEY,
-    /// INVALID, DUPLICATE, TOO_FAR_AHEAD, UNKNOWN_HANDLE.
+    /// INVALID, DUPLICATE, TOO_FAR_AHEAD, UNKNOWN_HANDLE, REDELIVERED, BUFFER_FULL.
     pub fn group_decrypt(&self, handles: &[u64], frames: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), frames.len())?;
         let plan = self.plan_groups(handles)?;
+        let owner = |slot| {
+            let key = self.groups.slots().of(slot).key();
+            (key.account, key.tag)
+        };
+        let arrivals = self.arrivals(&plan, frames, owner, |_| Kind::SenderKeyMessage as u8)?;
         let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
-            self.open_group(&plan, &plan.entries[part], frames)
+            self.open_group(&plan, &plan.entries[part], frames, &arrivals)
         });
-        let rows = self.end(handles.len(), &plan, runs, false)?;
+        let mut rows = self.end(handles.len(), &plan, runs, false)?;
+        self.note_arrivals(&arrivals, &mut rows);
         self.count(&rows, Some(self.decrypted()));
         Ok(rows)
     }
 
-    fn open_group(&self, plan: &Plan<'_>, entries: &[Entry], frames: Packed<'_>) -> Ended {
+    fn open_group(&self, plan: &Plan<'_>, entries: &[Entry], frames: Packed<'_>, arrivals: &Arrivals<'_>) -> Ended {
         let mut ended = Ended::default();
         let mut rows = Vec::new();
         for (at, entry) in self.scratches(plan, entries, false, &mut ended) {
             for (wave, row) in plan.rows_of(&entry).enumerate() {
+                if arrivals.settle(row, &mut ended.outcomes, &mut ended.bytes) {
+                    continue;
+                }
                 match SenderKeyMessage::parse(frames.row(row as usize)) {
                     Some(message) => rows.push(Incoming { row, scratch: at, wave: wave as u32, message }),
                     None => ended.outcomes.push(Outcome::failed(row, Status::Invalid)),
@@ -485,10 +500,17 @@ impl Engine {
             while let Some(row) = rows.next_if(|row| row.wave == number) {
                 wave.push(row);
             }
+            wave.retain(|incoming| match ended.repeats.of(arrivals, incoming.row) {
+                Some(outcome) => {
+                    ended.outcomes.push(outcome);
+                    false
+                }
+                None => true,
+            });
             let mut attempts = self.verify_group(wave, &mut ended);
             self.advance_group(&mut attempts);
             for tile in attempts.chunks_mut(TILE) {
-                self.open_group_tile(tile, &mut ended);
+                self.open_group_tile(tile, arrivals, &mut ended);
             }
         }
         ended
@@ -553,7 +575,7 @@ impl Engine {
         }
     }
 
-    fn open_group_tile(&self, attempts: &mut [Attempt<'_>], ended: &mut Ended) {
+    fn open_group_tile(&self, attempts: &mut [Attempt<'_>], arrivals: &Arrivals<'_>, ended: &mut Ended) {
         let n = attempts.len();
         let mut seeds = tile::column::<32>();
         for (seed, attempt) in seeds.iter_mut().zip(attempts.iter()) {
@@ -574,7 +596,10 @@ impl Engine {
             };
             commit_attempt(attempt, &mut ended.scratches[attempt.incoming.scratch]);
             let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
-            ended.outcomes.push(Outcome { row, status, kind, events, start, len });
+            let outcome = Outcome { row, status, kind, events, start, len };
+            arrivals.keep(&outcome, &ended.bytes, &mut ended.kept);
+            ended.repeats.note(arrivals, outcome);
+            ended.outcomes.push(outcome);
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod agreement;
+mod buffer;
 mod columns;
 mod decrypt;
 mod encrypt;
@@ -16,5 +17,6 @@ mod start;
 mod tile;
 
 pub use accounts::{AccountId, AccountInfo, Import, Upload};
+pub use buffer::BufferLimits;
 pub use engine::{Engine, Location, Options, PeerInfo, Stats};
 pub use rows::{Kind, Packed, Rows};

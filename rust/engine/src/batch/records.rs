@@ -3,7 +3,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use super::buffer::Kept;
+use super::rows::Kind as RowKind;
+use crate::bytes::Bytes;
+use crate::error::{Error, Events};
 use crate::ratchet::{ChainKey, OwnSenderKey, Peer, SenderKeyStates, Session};
 use crate::store::{Changes, Key, Kind};
 
@@ -71,6 +74,42 @@ fn put_chain(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &Ch
     // A ratchet key's part, a key with its length, a number: nothing here is worth measuring, once a row.
     const MOST: usize = 8 + 1 + 32 + 10;
     write(changes, key, MOST, &Borrowed { ratchet: ratchet_key.first_chunk().expect("8 of 32"), chain });
+}
+
+/// Puts a row of the receive buffer: when it was kept ‖ kind ‖ events ‖ plaintext.
+pub(crate) fn put_buffered(
+    changes: &mut Changes,
+    key: Key,
+    kept_at: u64,
+    kind: RowKind,
+    events: Events,
+    plaintext: &[u8],
+) {
+    changes.reserve(BUFFERED_HEAD + plaintext.len());
+    changes.put(key, |bytes| {
+        bytes.extend_from_slice(&kept_at.to_le_bytes());
+        bytes.extend_from_slice(&[kind as u8, events.0]);
+        bytes.extend_from_slice(plaintext);
+    });
+}
+
+/// Bytes of a buffered row before its plaintext.
+const BUFFERED_HEAD: usize = 8 + 1 + 1;
+
+/// When a row of the receive buffer was kept, and the length of its plaintext.
+pub(crate) fn buffered_at(body: &[u8]) -> Result<(u64, usize), Error> {
+    let (kept_at, rest) = body.split_first_chunk().ok_or_else(damaged)?;
+    Ok((u64::from_le_bytes(*kept_at), rest.len().checked_sub(2).ok_or_else(damaged)?))
+}
+
+/// Reads a row of the receive buffer.
+pub(crate) fn get_buffered(body: &[u8]) -> Result<Kept, Error> {
+    buffered_at(body)?;
+    let kinds = [RowKind::Message, RowKind::PrekeyMessage, RowKind::SenderKeyMessage];
+    let kind = kinds.into_iter().find(|&kind| kind as u8 == body[8]).ok_or_else(damaged)?;
+    let mut plaintext = Bytes::with_capacity(body.len() - BUFFERED_HEAD);
+    plaintext.extend_from_slice(&body[BUFFERED_HEAD..]);
+    Ok(Kept { kind, events: Events(body[9]), plaintext })
 }
 
 /// Which of a peer's rows are to be written.
