@@ -82,9 +82,9 @@ def test_rows_to_acknowledge_that_are_none() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"buffer_bytes": 32 * MIB - 1}, "buffer_bytes: 33554431; give a number from 33554432 on"),
+        ({"buffer_bytes": 32 * MIB - 1}, "buffer_bytes: 33554431; give a number from 33554432 to"),
         ({"buffer_bytes": 1 << 63}, "buffer_bytes: 9223372036854775808; give a number"),
-        ({"buffer_seconds": 0}, "buffer_seconds: 0; give a number from 1 on"),
+        ({"buffer_seconds": 0}, "buffer_seconds: 0; give a number from 1 to"),
         ({"buffer_seconds": 1.5}, "buffer_seconds: 1.5; give a number"),
     ],
 )

@@ -54,12 +54,14 @@ class Twins:
         refuse: bool = False,
         padding: bool = False,
         buffered: bool = False,
+        lease: int | None = None,
     ) -> None:
         self.path = path
         self.backend = backend
         self.refuse = refuse
         self.padding = padding
         self.buffered = buffered
+        self.lease = lease
         self.received: list[tuple[interlane.Rows, str, list[Cell]]] = []
         self.opened = 1
         self.packed = False
@@ -76,6 +78,8 @@ class Twins:
             threads=threads,
             identity_changes="refuse" if self.refuse else "accept",
             padding=self.padding,
+            durability="strict" if self.lease is None else "leased",
+            lease=self.lease or 64,
             receive_buffer=self.buffered,
             backend=self.backend,
             _seed=self._seed(),
@@ -592,6 +596,7 @@ class Histories(RuleBasedStateMachine):
         refuse=st.booleans(),
         padding=st.booleans(),
         buffered=st.booleans(),
+        lease=st.sampled_from([None, 1, 3, 64]),
         packed=st.booleans(),
     )
     def open(
@@ -602,12 +607,19 @@ class Histories(RuleBasedStateMachine):
         refuse: bool,
         padding: bool,
         buffered: bool,
+        lease: int | None,
         packed: bool,
     ) -> None:
         self.folder = tempfile.TemporaryDirectory()
         path = str(Path(self.folder.name) / "histories.db") if on_disk else ":memory:"
         self.twins = Twins(
-            path=path, backend=backend, threads=threads, refuse=refuse, padding=padding, buffered=buffered
+            path=path,
+            backend=backend,
+            threads=threads,
+            refuse=refuse,
+            padding=padding,
+            buffered=buffered,
+            lease=lease,
         )
         self.twins.packed = packed
         self.abroad = {

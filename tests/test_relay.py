@@ -80,12 +80,15 @@ def parsed(line: bytes) -> dict[str, Any]:
 # --- Crashes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_points_each_line_is_answered_once(store: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "durability"), [(1, "strict"), (2, "leased")])
+def test_killed_at_random_points_each_line_is_answered_once(
+    store: Path, tmp_path: Path, seed: int, durability: str
+) -> None:
     random = Random(seed)
     output = tmp_path / "answers.jsonl"
     batch = 60
     command = ("relay", EVENTS, "--store", store, "-o", output, "--batch", str(batch), "--quiet")
+    command += ("--durability", durability, "--lease", "16")
     kills = 0
     redone: set[int] = set()
     unacknowledged: set[int] = set()

@@ -93,6 +93,7 @@ class Engine:
         threads: int | None,
         refuse_identity_changes: bool,
         padding: bool,
+        lease: int | None,
         receive_buffer: tuple[int, int] | None,
         backend: str | None,
         seed: Buffer | None,

@@ -23,6 +23,7 @@ from interlane.cli.progress import Progress
 from interlane.cli.show import Samples
 from interlane.cli.store import StoreOptions, with_store
 from interlane.cli.summary import Tally
+from interlane.engine import LEASE, LEASE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,21 @@ BUFFER_BYTES = 512 << 20
     default="accept",
     show_default=True,
     help="A peer's new identity key: an event, or a refusal until `trust`.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["strict", "leased"]),
+    default="strict",
+    show_default=True,
+    help="When sends are written: in each batch, or ahead of it.",
+)
+@click.option(
+    "--lease",
+    default=LEASE,
+    show_default=True,
+    type=click.IntRange(1, LEASE_MAX),
+    metavar="N",
+    help="Leased: counters that a crash may skip.",
 )
 @click.option("--padding", is_flag=True, help="WhatsApp's message padding, added and removed.")
 @click.option(

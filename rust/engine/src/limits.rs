@@ -7,6 +7,10 @@ pub const MAX_FORWARD_JUMP: u32 = 2_000;
 /// Most counters that we skip by our own will: below every deployed receiver's [`MAX_FORWARD_JUMP`].
 pub const MAX_SENDER_SKIP: u32 = 1_900;
 
+/// Counters that a leased chain is ahead of at least, where the lease allows: most chains of a conversation send a few
+/// messages before the answer turns the ratchet.
+pub const LEAST_SPAN: u32 = 8;
+
 /// Skipped message keys kept for each receiving chain or sender-key state; the oldest is evicted. As deployed: a
 /// chain can be jumped over once in whole, and a hostile peer costs at most 2,000 × 36 bytes a chain.
 pub const MAX_SKIPPED_KEYS: usize = 2_000;

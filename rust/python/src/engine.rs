@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hashbrown::HashMap;
-use interlane::{AccountId, BufferLimits, Location, Options, Secret};
+use interlane::{AccountId, BufferLimits, Durability, Location, Options, Secret};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -24,7 +24,7 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, receive_buffer, backend, seed))]
+    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed))]
     #[allow(clippy::too_many_arguments, reason = "`interlane.open` is the face, where each has its name")]
     fn new(
         py: Python<'_>,
@@ -33,6 +33,7 @@ impl Engine {
         threads: Option<usize>,
         refuse_identity_changes: bool,
         padding: bool,
+        lease: Option<u32>,
         receive_buffer: Option<(u64, u64)>,
         backend: Option<&str>,
         seed: Option<Bound<'_, PyAny>>,
@@ -50,7 +51,9 @@ impl Engine {
         let seed = seed.map(|seed| input::exactly("_seed", &seed)).transpose()?.map(|seed| *seed);
         let backend = errors::backend(backend)?;
         let receive_buffer = receive_buffer.map(|(bytes, seconds)| BufferLimits { bytes, seconds });
-        let options = Options { location, threads, backend, refuse_identity_changes, padding, receive_buffer, seed };
+        let durability = lease.map_or(Durability::Strict, Durability::Leased);
+        let options =
+            Options { location, threads, backend, refuse_identity_changes, padding, durability, receive_buffer, seed };
         Ok(Self { inner: call(py, || interlane::Engine::open(options))? })
     }
 
@@ -263,7 +266,7 @@ impl Engine {
     }
 
     /// Numbers for operators: accounts, sessions, rows_encrypted, rows_decrypted, rows_failed, rows_buffered,
-    /// buffered_bytes, store_bytes, threads; and the backend's name.
+    /// buffered_bytes, calls_waited, leases_written, store_bytes, threads; and the backend's name.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = call(py, || self.inner.stats())?;
         let named = PyDict::new(py);
@@ -274,6 +277,8 @@ impl Engine {
         named.set_item("rows_failed", stats.rows_failed)?;
         named.set_item("rows_buffered", stats.rows_buffered)?;
         named.set_item("buffered_bytes", stats.buffered_bytes)?;
+        named.set_item("calls_waited", stats.calls_waited)?;
+        named.set_item("leases_written", stats.leases_written)?;
         named.set_item("store_bytes", stats.store_bytes)?;
         named.set_item("threads", stats.threads)?;
         named.set_item("backend", stats.backend)?;

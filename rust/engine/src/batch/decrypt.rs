@@ -485,6 +485,7 @@ impl<'a> Run<'a> {
                 previous_counter: 0,
                 receiving: Vec::new(),
                 pending: None,
+                leased: 0,
             });
             trial.candidate = Candidate::None;
             match session.place(&trial.message) {
@@ -657,17 +658,11 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Opened {
-        for receiver in self.receivers {
-            if !receiver.dirty.current {
-                continue;
-            }
-            if self.engine.durable() {
-                let address = self.engine.columns.name(receiver.slot);
-                let Receiver { key, dirty, ref peer, .. } = receiver;
-                records::put_peer(&mut self.opened.changes, key, dirty, &address, peer);
-            }
-            self.opened.changed.push((receiver.slot, receiver.peer));
-        }
+        self.receivers.retain(|receiver| receiver.dirty.current);
+        let changed =
+            self.receivers.iter_mut().map(|Receiver { slot, key, dirty, peer, .. }| (*slot, *key, *dirty, peer));
+        self.engine.put_peers(&mut self.opened.changes, changed);
+        self.opened.changed.extend(self.receivers.into_iter().map(|receiver| (receiver.slot, receiver.peer)));
         self.opened
     }
 }

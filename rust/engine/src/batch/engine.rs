@@ -14,8 +14,9 @@ use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Uplo
 use super::buffer::BufferLimits;
 use super::columns::Columns;
 use super::decrypt::{self, Incoming, Stock};
-use super::encrypt::{self, Sealed};
+use super::encrypt;
 use super::group::Groups;
+use super::lease::{ChainAt, Durability, Leases};
 use super::plan::{Claims, Plan};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
@@ -62,6 +63,8 @@ pub struct Options {
     pub refuse_identity_changes: bool,
     /// Add and remove WhatsApp's message padding.
     pub padding: bool,
+    /// When what is sent becomes durable.
+    pub durability: Durability,
     /// Keep received plaintexts until they are acknowledged.
     pub receive_buffer: Option<BufferLimits>,
     /// Tests: fixed randomness.
@@ -100,6 +103,10 @@ pub struct Stats {
     pub rows_buffered: u64,
     /// What they are counted with.
     pub buffered_bytes: u64,
+    /// Calls of sends that waited for the disk, where sends are leased.
+    pub calls_waited: u64,
+    /// Leases that were written ahead of need.
+    pub leases_written: u64,
     /// Bytes of the store.
     pub store_bytes: u64,
     /// Workers of a call.
@@ -112,9 +119,10 @@ pub struct Stats {
 /// side unless they touch the same session.
 pub struct Engine {
     pub(super) backend: Backend,
-    pub(super) columns: Columns,
-    pub(super) groups: Groups,
-    pub(super) store: Mutex<Box<dyn Store>>,
+    pub(super) columns: Arc<Columns>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) store: Arc<Mutex<Box<dyn Store>>>,
+    pub(super) leases: Leases,
     pub(super) source: Source,
     claims: Claims,
     accounts: RwLock<Vec<Option<Arc<Account>>>>,
@@ -162,12 +170,16 @@ impl Engine {
             None => Source::System,
             Some(mut seed) => Source::Fixed { seed: Secret::take(&mut seed), rows: AtomicU64::new(0) },
         };
+        let durable = store.durable();
+        let (columns, groups, store) = (Arc::default(), Arc::default(), Arc::new(Mutex::new(store)));
+        let leases = Leases::new(options.durability, durable, options.backend, &columns, &groups, &store)?;
         Ok(Self {
             backend: options.backend,
-            columns: Columns::default(),
-            groups: Groups::default(),
-            durable: store.durable(),
-            store: Mutex::new(store),
+            columns,
+            groups,
+            durable,
+            store,
+            leases,
             source,
             claims: Claims::default(),
             accounts: RwLock::new(accounts),
@@ -187,15 +199,26 @@ impl Engine {
         })
     }
 
-    /// Closes the store, after the calls that are under way. Every later call fails.
+    /// Closes the store, after the calls that are under way. Every later call fails. Leases are given back: chains go
+    /// on where they are.
     ///
     /// # Errors
     /// [`Error::Store`] if the store could not be left clean; what was committed stays.
     pub fn close(&self) -> Result<(), Error> {
         self.may_be_called()?;
         self.commit_acknowledged()?;
+        self.leases.stop();
+        let (sessions, sender_keys) = self.leases.ahead();
+        // Until the end: calls that wait for these find the engine closed.
+        let sessions = self.claims.claim(&sessions, self.columns.len(), Vec::new());
+        let sender_keys = self.groups.claim(&sender_keys);
         let mut store = self.store();
         self.closed.store(true, Ordering::SeqCst);
+        let given_back = self.leases.give_back(&sessions, &sender_keys);
+        if !given_back.is_empty() {
+            // Where this fails, chains go on at the ends of their leases.
+            let _ = store.commit(given_back);
+        }
         store.close()
     }
 
@@ -211,17 +234,24 @@ impl Engine {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, unless the engine was closed meanwhile. What was acknowledged goes with it.
-    pub(super) fn commit(&self, changes: Changes) -> Result<(), Error> {
-        if changes.is_empty() { Ok(()) } else { self.commit_with_acknowledged(changes) }
+    /// Commits, unless the engine was closed meanwhile. What was acknowledged goes with it. `chains` are those whose
+    /// rows are among the changes; if this succeeds, the caller ends their marks when it puts them back.
+    ///
+    /// Nobody who calls this may hold pages or slots: they are looked at in the store's turn.
+    pub(super) fn commit(&self, changes: Changes, chains: &[ChainAt]) -> Result<(), Error> {
+        // Also a call that writes nothing: what it has computed may have been given back.
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        if changes.is_empty() { Ok(()) } else { self.commit_with_acknowledged(changes, chains) }
     }
 
     /// Commits what was acknowledged.
     pub(super) fn commit_acknowledged(&self) -> Result<(), Error> {
-        if self.acknowledged().is_empty() { Ok(()) } else { self.commit_with_acknowledged(Changes::default()) }
+        if self.acknowledged().is_empty() { Ok(()) } else { self.commit_with_acknowledged(Changes::default(), &[]) }
     }
 
-    fn commit_with_acknowledged(&self, mut changes: Changes) -> Result<(), Error> {
+    fn commit_with_acknowledged(&self, mut changes: Changes, chains: &[ChainAt]) -> Result<(), Error> {
         let mut store = self.store();
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
@@ -230,8 +260,10 @@ impl Engine {
         // Of an account that was deleted meanwhile, nothing is left that could go.
         acknowledged.retain(|key| self.find(AccountId(key.account)).is_ok());
         changes.delete_before(&acknowledged);
+        self.leases.begin(chains);
         let done = store.commit(changes);
         if done.is_err() {
+            self.leases.undo(chains);
             self.acknowledged().extend(acknowledged);
         }
         done
@@ -364,12 +396,16 @@ impl Engine {
         let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
         let claimed = self.claims.claim(&handles, self.columns.len(), Vec::new());
         let groups = self.groups.claim_account(id.0);
+        let chains: Vec<ChainAt> =
+            slots.iter().map(|&slot| ChainAt::Session(slot)).chain(groups.sender_keys()).collect();
         let deleted = {
             let mut store = self.store();
+            self.leases.begin(&chains);
             let deleted = store.delete_account(id.0);
             // It can be gone and yet something be wrong, such as traces that could not be wiped.
             if deleted.is_err() && store.accounts().is_ok_and(|left| left.iter().any(|(left, _)| *left == id.0)) {
                 self.set_account(id, Some(account));
+                self.leases.undo(&chains);
                 return deleted;
             }
             deleted
@@ -523,7 +559,7 @@ impl Engine {
     fn change(&self, handles: &[u64], change: impl Fn(usize, &mut Peer) -> Dirty) -> Result<Rows, Error> {
         let plan = self.plan(handles, Vec::new())?;
         let mut outcomes = unknown(&plan);
-        let (mut changed, mut changes) = (Vec::new(), Changes::default());
+        let (mut changed, mut changes) = (Vec::with_capacity(plan.entries.len()), Changes::default());
         for entry in &plan.entries {
             let pages = self.columns.pages();
             let (page, i) = pages.of(entry.slot);
@@ -537,14 +573,12 @@ impl Engine {
             }
             for row in plan.rows_of(entry) {
                 let dirty = change(row as usize, &mut peer);
-                if self.durable {
-                    records::put_peer(&mut changes, key, dirty, &self.columns.name(entry.slot), &peer);
-                }
+                self.put_peers(&mut changes, [(entry.slot, key, dirty, &mut peer)].into_iter());
                 outcomes.push(Outcome::done(row, Events::default()));
             }
             changed.push((entry.slot, peer));
         }
-        self.commit(changes)?;
+        self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
         Ok(Rows::assemble(handles.len(), [(&outcomes[..], &[][..])].into_iter()))
     }
@@ -647,7 +681,7 @@ impl Engine {
             changes.append(rows);
             changed.extend(peers);
         }
-        self.commit(changes)?;
+        self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
         let rows = Rows::assemble(handles.len(), outcomes.iter().map(|outcomes| (&outcomes[..], &[][..])));
         self.count(&rows, None);
@@ -667,13 +701,16 @@ impl Engine {
             encrypt::seal(self, &plan, &plan.entries[part], plaintexts, randomness.as_ref())
         });
         let (mut results, mut changes, mut advanced) = (Vec::with_capacity(runs.len()), Changes::default(), Vec::new());
+        let (mut written, mut low) = (Vec::new(), Vec::new());
         for run in runs {
-            let Sealed { outcomes, bytes, advanced: chains, changes: rows } = run;
-            results.push((outcomes, bytes));
-            changes.append(rows);
-            advanced.push(chains);
+            results.push((run.outcomes, run.bytes));
+            changes.append(run.changes);
+            advanced.push(run.advanced);
+            written.extend(run.written);
+            low.extend(run.low);
         }
-        self.commit(changes)?;
+        let chains: Vec<ChainAt> = written.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect();
+        self.commit(changes, &chains)?;
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -681,8 +718,13 @@ impl Engine {
                 let (mut page, i) = pages.of(*slot);
                 page.set_sending(i, take(chain));
             }
+            for &(slot, leased) in &written {
+                let (mut page, i) = pages.of(slot);
+                page.set_leased(i, leased);
+            }
         };
         let ((), rows) = self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
+        self.note_leases(!written.is_empty(), low.into_iter().map(|(slot, until)| (ChainAt::Session(slot), until)));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
     }
@@ -729,7 +771,7 @@ impl Engine {
             changed.extend(run.changed);
             consumed.extend(run.consumed);
         }
-        self.commit(changes)?;
+        self.commit(changes, &sessions(&changed))?;
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -808,6 +850,7 @@ impl Engine {
             let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
             accounts.iter().flatten().map(|account| account.buffer().bytes()).sum()
         };
+        let (calls_waited, leases_written) = self.leases.counts();
         Ok(Stats {
             accounts: self.accounts()?.len() as u64,
             sessions: self.columns.sessions(),
@@ -816,11 +859,18 @@ impl Engine {
             rows_failed: self.failed.load(Ordering::Relaxed),
             rows_buffered: self.buffered.load(Ordering::Relaxed),
             buffered_bytes,
+            calls_waited,
+            leases_written,
             store_bytes: self.store().size_bytes()?,
             threads: self.threads as u64,
             backend: self.backend.name(),
         })
     }
+}
+
+/// The chains of changed peers.
+fn sessions(changed: &[(u32, Peer)]) -> Vec<ChainAt> {
+    changed.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect()
 }
 
 /// Runs' results as [`Rows::assemble`] takes them.

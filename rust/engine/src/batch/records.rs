@@ -8,6 +8,7 @@ use super::rows::Kind as RowKind;
 use crate::bytes::Bytes;
 use crate::error::{Error, Events};
 use crate::ratchet::{ChainKey, OwnSenderKey, Peer, SenderKeyStates, Session};
+use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind};
 
 /// A peer's own row.
@@ -20,7 +21,8 @@ struct PeerRecord<'a> {
 }
 
 /// The newest key of a chain, with as much of its ratchet key as tells it from other chains. It stands beside every
-/// session's row: the chain in there is older or the same, and where this row is missing the store is damaged.
+/// session's row, which has the chain's number at an earlier time and no key; where this row is missing the store is
+/// damaged.
 #[derive(Serialize, Deserialize)]
 struct ChainRecord {
     ratchet: [u8; 8],
@@ -53,6 +55,16 @@ fn write<T: Serialize>(changes: &mut Changes, key: Key, most: usize, record: &T)
 /// Reads a row.
 pub(crate) fn get<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
     postcard::from_bytes(body).map_err(|_| damaged())
+}
+
+/// Puts our sender key.
+pub(crate) fn put_own_sender_key(changes: &mut Changes, key: Key, own: &OwnSenderKey) {
+    /// As [`SenderKeyRecord`] is written.
+    #[derive(Serialize)]
+    enum Borrowed<'a> {
+        Own(Option<&'a OwnSenderKey>),
+    }
+    put(changes, key, &Borrowed::Own(Some(own)));
 }
 
 /// Puts the sending chain's newest key.
@@ -120,8 +132,15 @@ pub(crate) struct Dirty {
     pub(crate) archived: bool,
 }
 
-/// Puts those of a peer's rows that changed.
-pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &str, peer: &Peer) {
+/// Puts those of a peer's rows that changed; the sending chain as `leased` has it, where that is given.
+pub(crate) fn put_peer(
+    changes: &mut Changes,
+    key: Key,
+    dirty: Dirty,
+    address: &str,
+    peer: &mut Peer,
+    leased: Option<&ChainKey>,
+) {
     if dirty.identity {
         put(
             changes,
@@ -130,10 +149,10 @@ pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &
         );
     }
     if dirty.current {
-        match &peer.current {
+        match &mut peer.current {
             Some(session) => {
-                put(changes, Key { kind: Kind::Session, ..key }, session);
-                put_sending(changes, key, &session.ratchet.public, &session.sending);
+                put_session(changes, Key { kind: Kind::Session, ..key }, session);
+                put_sending(changes, key, &session.ratchet.public, leased.unwrap_or(&session.sending));
                 match session.receiving.first() {
                     Some(newest) => put_receiving(changes, key, &newest.ratchet_key, &newest.chain),
                     None => changes.delete(Key { kind: Kind::Receiving, ..key }),
@@ -154,6 +173,23 @@ pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &
             put(changes, Key { kind: Kind::Archive, ..key }, &sessions);
         }
     }
+}
+
+/// Puts a session without the keys that have rows of their own: this row stays while those move on, and no key of what
+/// was sent or received is to stay with it.
+fn put_session(changes: &mut Changes, key: Key, session: &mut Session) {
+    let blank = |chain: &ChainKey| ChainKey { key: Secret::default(), index: chain.index };
+    let mut sending = blank(&session.sending);
+    let mut receiving = session.receiving.first().map(|newest| blank(&newest.chain));
+    let mut exchange = |session: &mut Session| {
+        std::mem::swap(&mut session.sending, &mut sending);
+        if let (Some(newest), Some(chain)) = (session.receiving.first_mut(), &mut receiving) {
+            std::mem::swap(&mut newest.chain, chain);
+        }
+    };
+    exchange(session);
+    put(changes, key, session);
+    exchange(session);
 }
 
 /// The kinds of rows that a peer is made of.
