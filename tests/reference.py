@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -58,6 +58,8 @@ class Status(IntEnum):
     TOO_LONG = 9
     UNKNOWN_HANDLE = 10
     EXHAUSTED = 11
+    REDELIVERED = 12
+    BUFFER_FULL = 13
 
 
 class Event(IntFlag):
@@ -924,6 +926,10 @@ class Row:
     events: Event = Event.NONE
 
 
+Arrival: TypeAlias = tuple[str, str, str, bytes]
+"""What the receive buffer knows a frame by: its kind, its group or "", its sender, itself."""
+
+
 @dataclass(frozen=True)
 class PeerInfo:
     identity: PublicKey | None
@@ -951,8 +957,10 @@ class World:
         refuse_identity_changes: bool = False,
         padding: bool = False,
         spelling: Spelling = OUR_SPELLING,
+        receive_buffer: bool = False,
     ) -> None:
         self.randomness = Randomness(seed)
+        self.receive_buffer = receive_buffer
         self.refuse_identity_changes = refuse_identity_changes
         self.padding = padding
         self.spelling = spelling
@@ -1031,6 +1039,7 @@ class Account:
     peer_records: dict[str, Peer] = field(default_factory=dict)
     own_sender_keys: dict[str, OwnSenderKey] = field(default_factory=dict)
     sender_keys: dict[tuple[str, str], SenderKeyRecord] = field(default_factory=dict)
+    buffer: dict[Arrival, Row] = field(default_factory=dict)  # opened, and not acknowledged
 
     @property
     def identity(self) -> PublicKey:
@@ -1137,14 +1146,30 @@ class Account:
 
     def decrypt(self, peer: str, kind: str, frame: bytes) -> Row:
         draw = self.world.randomness.row()
-        try:
+
+        def opened() -> Row:
             if kind == "msg":
                 return self._decrypt(peer, SignalMessage.parse(frame), draw)
             if kind == "pkmsg":
                 return self._decrypt_first(peer, PreKeySignalMessage.parse(frame), draw)
+            raise ValueError(f"no pairwise kind: {kind}")
+
+        return self.receive((kind, "", peer, frame), opened)
+
+    def receive(self, arrival: Arrival, opened: Callable[[], Row]) -> Row:
+        """A frame that is in the receive buffer gives what it gave before; another one is opened."""
+        if (kept := self.buffer.get(arrival)) is not None:
+            return replace(kept, status=Status.REDELIVERED)
+        try:
+            row = opened()
         except Refused as refused:
             return Row(refused.status)
-        raise ValueError(f"no pairwise kind: {kind}")
+        if self.world.receive_buffer:
+            self.buffer[arrival] = replace(row, events=row.events & ~Event.STOCK_LOW)
+        return row
+
+    def acknowledge(self, arrival: Arrival) -> None:
+        self.buffer.pop(arrival, None)
 
     def _decrypt(self, address: str, message: SignalMessage, draw: Draw) -> Row:
         peer = self.peer(address)
@@ -1258,10 +1283,11 @@ class Group:
 
     def decrypt(self, sender: str, frame: bytes) -> Row:
         records, place = self.account.sender_keys, (self.id, sender)
-        try:
+
+        def opened() -> Row:
             plaintext, record = records.get(place, SenderKeyRecord()).decrypt(SenderKeyMessage.parse(frame))
             plaintext = self.account.world.unpad(plaintext)
-        except Refused as refused:
-            return Row(refused.status)
-        records[place] = record
-        return Row(Status.OK, "skmsg", plaintext)
+            records[place] = record
+            return Row(Status.OK, "skmsg", plaintext)
+
+        return self.account.receive(("skmsg", self.id, sender, frame), opened)

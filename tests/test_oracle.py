@@ -53,14 +53,19 @@ class Twins:
         threads: int = 1,
         refuse: bool = False,
         padding: bool = False,
+        buffered: bool = False,
+        lease: int | None = None,
     ) -> None:
         self.path = path
         self.backend = backend
         self.refuse = refuse
         self.padding = padding
+        self.buffered = buffered
+        self.lease = lease
+        self.received: list[tuple[interlane.Rows, str, list[Cell]]] = []
         self.opened = 1
         self.packed = False
-        self.world = reference.World(self._seed(), refuse, padding)
+        self.world = reference.World(self._seed(), refuse, padding, receive_buffer=buffered)
         self.engine = self._open(threads)
 
     def _seed(self) -> bytes:
@@ -73,6 +78,9 @@ class Twins:
             threads=threads,
             identity_changes="refuse" if self.refuse else "accept",
             padding=self.padding,
+            durability="strict" if self.lease is None else "leased",
+            lease=self.lease or 64,
+            receive_buffer=self.buffered,
             backend=self.backend,
             _seed=self._seed(),
         )
@@ -82,6 +90,7 @@ class Twins:
 
     def reopen(self, threads: int) -> None:
         self.engine.close()
+        self.received.clear()
         self.opened += 1
         self.world.reopen(self._seed())
         self.engine = self._open(threads)
@@ -138,11 +147,27 @@ class Twins:
                 bundles = [their_bundle(cell.bundle) for cell in cells if cell.bundle is not None]
                 yield from self.engine.start_sessions(handles, bundles)
             case "decrypt":
-                yield from self.engine.decrypt(handles, [cell.kind for cell in cells], *data)
+                rows = self.engine.decrypt(handles, [cell.kind for cell in cells], *data)
+                self.received.append((rows, call, list(cells)))
+                yield from rows
+            case "group_decrypt":
+                rows = self.engine.group_decrypt(handles, *data)
+                self.received.append((rows, call, list(cells)))
+                yield from rows
             case "group_distribute" | "group_rotate":
                 yield from getattr(self.engine, call)(handles)
             case _:
                 yield from getattr(self.engine, call)(handles, *data)
+
+    def acknowledge(self, every: int) -> None:
+        """Every so many of the rows that were received since the store was opened, and not acknowledged."""
+        for rows, call, cells in self.received:
+            rows.ack(None if every == 1 else list(range(0, len(cells), every)))
+            for cell, row in list(zip(cells, rows, strict=True))[::every]:
+                if row.status in (Status.OK, Status.REDELIVERED):
+                    group = ("skmsg", GROUP) if call == "group_decrypt" else (cell.kind, "")
+                    self.world.account(str(cell.account)).acknowledge((*group, cell.peer, cell.data))
+        self.received.clear()
 
     def _account_calls(self, call: str, cells: Sequence[Cell]) -> Iterator[interlane.Row]:
         """Calls that an account has and the engine has not: a batch for each run of one account's cells."""
@@ -570,14 +595,32 @@ class Histories(RuleBasedStateMachine):
         threads=threads,
         refuse=st.booleans(),
         padding=st.booleans(),
+        buffered=st.booleans(),
+        lease=st.sampled_from([None, 1, 3, 64]),
         packed=st.booleans(),
     )
     def open(
-        self, on_disk: bool, backend: str, threads: int, refuse: bool, padding: bool, packed: bool
+        self,
+        on_disk: bool,
+        backend: str,
+        threads: int,
+        refuse: bool,
+        padding: bool,
+        buffered: bool,
+        lease: int | None,
+        packed: bool,
     ) -> None:
         self.folder = tempfile.TemporaryDirectory()
         path = str(Path(self.folder.name) / "histories.db") if on_disk else ":memory:"
-        self.twins = Twins(path=path, backend=backend, threads=threads, refuse=refuse, padding=padding)
+        self.twins = Twins(
+            path=path,
+            backend=backend,
+            threads=threads,
+            refuse=refuse,
+            padding=padding,
+            buffered=buffered,
+            lease=lease,
+        )
         self.twins.packed = packed
         self.abroad = {
             "fay": reference.World(b"\xf0" * 32, refuse, padding),
@@ -800,6 +843,10 @@ class Histories(RuleBasedStateMachine):
             self.perform("forget", [Cell(name, peer)])
         else:
             self.perform("trust", [Cell(name, peer, self.account(identity).identity)])
+
+    @rule(every=st.integers(1, 3))
+    def acknowledge(self, every: int) -> None:
+        self.twins.acknowledge(every)
 
     @rule(threads=threads)
     def reopen(self, threads: int) -> None:
@@ -1405,4 +1452,53 @@ def test_every_reopening_goes_on_where_it_was(tmp_path: Path, fay: reference.Acc
         twins.run("group_encrypt", [Cell("ann", data=b"to all")] * 2)
     rows = twins.run("decrypt", late)
     assert Status.OK in statuses(rows)
+    twins.close()
+
+
+# --- The receive buffer -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize("one_time", [True, False])
+def test_frames_that_come_again(tmp_path: Path, fay: reference.Account, where: str, one_time: bool) -> None:
+    """Within a call and across calls; from another sender; also when their session is long gone."""
+    path = ":memory:" if where == "memory" else str(tmp_path / "buffer.db")
+    twins = Twins(path=path, threads=2, buffered=True)
+    twins.create("ann")
+    upload = twins.prekeys("ann", 3, False)
+    fay.start_sessions("ann", upload.bundles()[0] if one_time else upload.bundle())
+    first = [fay.encrypt("ann", b"%d" % i) for i in range(5)]
+    cells = [Cell("ann", "fay", row.data, row.kind) for row in first]
+    rows = twins.run("decrypt", [cells[0], cells[0], cells[2], cells[1], cells[2], cells[2]])
+    assert statuses(rows) == [Status.OK, Status.REDELIVERED, Status.OK, Status.OK] + [Status.REDELIVERED] * 2
+    assert [row.data for row in rows] == [b"0", b"0", b"2", b"1", b"2", b"2"]
+    # Another sender's name, and another kind, make it another frame.
+    others = [replace(cells[0], peer="gus"), replace(cells[0], kind="msg")]
+    assert not {Status.REDELIVERED} & set(statuses(twins.run("decrypt", others)))
+    if where == "disk":
+        twins.reopen(1)
+    twins.run("forget", [Cell("ann", "fay")])
+    rows = twins.run("decrypt", cells[:3])
+    assert statuses(rows) == [Status.REDELIVERED] * 3
+    twins.acknowledge(2)
+    rows = twins.run("decrypt", cells[:3], [1, 1, 1])
+    assert rows[1].status == Status.REDELIVERED
+    if one_time:
+        assert statuses(rows)[::2] == [Status.NO_PREKEY] * 2
+    twins.compare()
+    twins.close()
+
+
+def test_group_frames_that_come_again(tmp_path: Path, fay: reference.Account) -> None:
+    twins = Twins(path=str(tmp_path / "buffer.db"), threads=2, buffered=True)
+    twins.create("ann")
+    group = fay.group(GROUP)
+    twins.run("group_accept", [Cell("ann", "fay", group.distribute().data)])
+    cells = [Cell("ann", "fay", group.encrypt(b"%d" % i).data, "skmsg") for i in range(40)]
+    twins.run("group_decrypt", [*cells[:20], *cells[10:30], cells[5]], [25])
+    twins.reopen(2)
+    assert statuses(twins.run("group_decrypt", cells[:30])) == [Status.REDELIVERED] * 30
+    twins.acknowledge(1)
+    rows = twins.run("group_decrypt", [*cells[20:], cells[39]])
+    assert statuses(rows) == [Status.DUPLICATE] * 10 + [Status.OK] * 10 + [Status.REDELIVERED]
     twins.close()

@@ -80,14 +80,18 @@ def parsed(line: bytes) -> dict[str, Any]:
 # --- Crashes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_points_each_line_is_answered_once(store: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "durability"), [(1, "strict"), (2, "leased")])
+def test_killed_at_random_points_each_line_is_answered_once(
+    store: Path, tmp_path: Path, seed: int, durability: str
+) -> None:
     random = Random(seed)
     output = tmp_path / "answers.jsonl"
     batch = 60
     command = ("relay", EVENTS, "--store", store, "-o", output, "--batch", str(batch), "--quiet")
+    command += ("--durability", durability, "--lease", "16")
     kills = 0
     redone: set[int] = set()
+    unacknowledged: set[int] = set()
     while kills < KILLS_MAX:
         size_before = output.stat().st_size if output.exists() else 0
         process = started(*command)
@@ -104,6 +108,8 @@ def test_killed_at_random_points_each_line_is_answered_once(store: Path, tmp_pat
         journal = Journal(output, FIRST)
         assert len(journal.in_doubt) <= batch
         redone |= {int(line) for line in journal.in_doubt}
+        # An acknowledgement is written with the next commit.
+        unacknowledged |= set(range(max(1, journal.answered - 2 * batch), journal.answered + 1))
         journal.close()
     done = interlane(*command)
     assert done.returncode == 0, done.stderr.decode()
@@ -111,37 +117,31 @@ def test_killed_at_random_points_each_line_is_answered_once(store: Path, tmp_pat
 
     answers = json_lines(output.read_bytes())
     assert sorted(answer["line"] for answer in answers) == [one["line"] for one in EXPECTED]
-    judge(answers, redone)
+    judge(answers, redone, unacknowledged)
 
 
-def judge(answers: list[dict[str, Any]], redone: set[int]) -> None:
-    """What was not handled twice is as the oracle said, but for what hangs on a line that was."""
+def judge(answers: list[dict[str, Any]], redone: set[int], unacknowledged: set[int]) -> None:
+    """No plaintext is missing. What was not handled twice is as the oracle said, but for a frame that the
+    network brought again: while its first line's answer is not acknowledged, the second may get it too."""
     events = [parsed(line) for line in EVENTS.read_bytes().splitlines()]
-    frames_again = {frame for line in redone if (frame := events[line - 1].get("frame"))}
-    deaf: set[tuple[str, str, str]] = set()
+    again = {frame for line in redone | unacknowledged if (frame := events[line - 1].get("frame"))}
     for answer in answers:
         event, expected = events[answer["line"] - 1], EXPECTED[answer["line"] - 1]
-        sender = (event.get("account", ""), event.get("group", ""), event.get("peer", ""))
         if "error" in expected:
             assert answer["error"]
+        elif "text" in expected or "data" in expected:
+            assert agrees(answer, expected), (answer, expected)
         elif answer["line"] in redone:
-            if answer.get("in_doubt") and event["event"] == "distribution":
-                deaf.add(sender)
-            possible = {"OK", "DUPLICATE", expected["status"]} | (
-                {"NO_SENDER_KEY"} if sender in deaf else set()
-            )
-            assert answer["status"] in possible, answer
-            assert "text" not in expected or answer.get("text") in (None, expected["text"])
+            # What had come too early, or before its sender key, may open the second time; of a damaged frame
+            # the true one may have been opened since.
+            assert answer["status"] in ("OK", "DUPLICATE", expected["status"]), answer
         elif event["event"] == "group_text" and "devices" in event:
             # The sender key was rotated after a crash, or those who were to get it here had it before.
             assert answer["status"] == expected["status"]
-        elif event["event"] == "group_frame" and sender in deaf:
-            assert answer["status"] in ("NO_SENDER_KEY", expected["status"])
-        elif event.get("frame") in frames_again:
-            assert answer["status"] in ("DUPLICATE", expected["status"])
+        elif event.get("frame") in again and expected["status"] == "DUPLICATE":
+            assert answer["status"] in ("DUPLICATE", "OK")
         else:
             assert agrees(answer, expected), (answer, expected)
-    assert not [answer for answer in answers if answer.get("in_doubt") and answer["line"] not in redone]
     frames = [answer["frame"] for answer in answers if answer.get("kind") in ("msg", "pkmsg", "skmsg")]
     assert len(frames) == len(set(frames))
 
@@ -150,7 +150,7 @@ def relay(engine: package.Engine, journal: Journal) -> Relay:
     return Relay(Calls(engine), journal, False, Tally(), Samples(0))
 
 
-def test_what_the_engine_committed_and_we_did_not_write_is_in_doubt(store: Path, tmp_path: Path) -> None:
+def test_what_the_engine_committed_and_we_did_not_write_is_given_again(store: Path, tmp_path: Path) -> None:
     lines = [Line(at, text) for at, text in enumerate(EVENTS.read_bytes().splitlines()[:200], start=1)]
     output = tmp_path / "answers.jsonl"
 
@@ -161,7 +161,7 @@ def test_what_the_engine_committed_and_we_did_not_write_is_in_doubt(store: Path,
         def write(self, _: Any) -> bytes:
             raise Crash
 
-    with package.open(store) as engine:
+    with package.open(store, receive_buffer=True) as engine:
         journal = Journal(output, FIRST)
         relay(engine, journal).handle(lines[:100])
         journal.close()
@@ -174,21 +174,13 @@ def test_what_the_engine_committed_and_we_did_not_write_is_in_doubt(store: Path,
         resumed = relay(engine, journal)
         resumed.handle(lines)
         journal.close()
+        assert engine.stats()["rows_buffered"] == 0
 
     answers = json_lines(output.read_bytes())
     assert [answer["line"] for answer in answers] == list(range(1, 201))
-    lost = [answer["line"] for answer in answers if answer.get("in_doubt")]
-    frames = ("frame", "group_frame", "distribution")
-    opened = [e for e in EXPECTED[100:150] if e.get("status") in ("OK", "DUPLICATE")]
-    assert lost == [
-        one["line"] for one in opened if json.loads(lines[one["line"] - 1].text or b"")["event"] in frames
-    ]
-    assert resumed.tally.in_doubt == len(lost) > 20
-    assert not [
-        a
-        for a in answers
-        if a["line"] not in lost and a.get("status") != EXPECTED[a["line"] - 1].get("status")
-    ]
+    assert not [(a, e) for a, e in zip(answers, EXPECTED[:200], strict=True) if not agrees(a, e)]
+    opened = [one for one in EXPECTED[100:150] if "text" in one or "data" in one]
+    assert resumed.calls.recovered >= len(opened) > 20
 
 
 def test_when_the_store_fails_what_was_done_has_its_answers(store: Path, tmp_path: Path) -> None:
@@ -207,7 +199,7 @@ def test_when_the_store_fails_what_was_done_has_its_answers(store: Path, tmp_pat
         def encrypt(self, *_: Any) -> None:
             raise package.StoreError("the disk is full: make room")
 
-    with package.open(store) as engine:
+    with package.open(store, receive_buffer=True) as engine:
         journal = Journal(output, FIRST)
         failing: Any = Failing(engine)
         with pytest.raises(package.StoreError):
@@ -336,7 +328,6 @@ def test_a_pipe_is_a_conversation(tmp_path: Path) -> None:
         assert got["events"] == ["NEW_SESSION", "PREKEY_CONSUMED", "STOCK_LOW"]
         again = ask(process, event="frame", account="b", peer="a", kind=sent["kind"], frame=sent["frame"])
         assert again["status"] == "DUPLICATE"
-        assert "in_doubt" not in again
         raw = base64.b64encode(b"\xff\x00").decode()
         sent = ask(process, event="text", account="b", peer="a", data=raw)
         assert (

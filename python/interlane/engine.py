@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 
+# Counters of a lease where none are given, and at most: receivers allow a gap of 1,999.
+LEASE = 64
+LEASE_MAX = 1_900
+
+# The limits of the receive buffer, as rust/engine/src/limits.rs has them with their reasons.
+BUFFER_BYTES = 64 << 20
+BUFFER_BYTES_MIN = 32 << 20
+BUFFER_SECONDS = 30 * 24 * 3_600
+
 
 def open(
     path: inputs.Path,
@@ -33,6 +42,11 @@ def open(
     threads: int | None = None,
     identity_changes: Literal["accept", "refuse"] = "accept",
     padding: bool = False,
+    durability: Literal["strict", "leased"] = "strict",
+    lease: int = LEASE,
+    receive_buffer: bool = False,
+    buffer_bytes: int = BUFFER_BYTES,
+    buffer_seconds: int = BUFFER_SECONDS,
     backend: str | None = None,
     _seed: bytes | None = None,
 ) -> Engine:
@@ -47,7 +61,18 @@ def open(
 
     `threads` is the number of workers of one call; None: one a core. `identity_changes`: whether a peer whose
     identity key changed is accepted with an event, or refused with the status UNTRUSTED_IDENTITY. `padding`
-    adds and removes WhatsApp's message padding. `backend` is a name from `interlane.backends()`; None: the
+    adds and removes WhatsApp's message padding.
+
+    `durability`: with "strict" every call commits its chains before its frames leave. With "leased" the store
+    is ahead of each sending chain by up to `lease` counters, sends within write nothing, and after a crash a
+    chain skips what was left of its lease.
+
+    `receive_buffer` keeps every plaintext, sealed like all else, in the transaction that spends its key,
+    until `Rows.ack` frees it: a frame that comes again gives it again, with the status REDELIVERED. An
+    account's buffer holds at most `buffer_bytes` (128 a row, and its plaintext), beyond which frames are
+    BUFFER_FULL, and each row for at most `buffer_seconds`.
+
+    `backend` is a name from `interlane.backends()`; None: the
     best, or the one that the environment variable INTERLANE_BACKEND names.
 
     Raises `MalformedCall` for an argument that is wrong, and `StoreError` for a store that is locked,
@@ -55,12 +80,35 @@ def open(
     """
     if identity_changes not in ("accept", "refuse"):
         raise MalformedCall(f'identity_changes: {identity_changes!r}; give "accept" or "refuse"')
+    if durability not in ("strict", "leased"):
+        raise MalformedCall(f'durability: {durability!r}; give "strict" or "leased"')
+    ahead = _number("lease", lease, 1, LEASE_MAX)
+    limits = (
+        _number("buffer_bytes", buffer_bytes, BUFFER_BYTES_MIN),
+        _number("buffer_seconds", buffer_seconds, 1),
+    )
     name = os.fsdecode(path)
     if not name or "://" in name:
         raise MalformedCall(f'path: {name!r}; give a file\'s path or ":memory:"')
     store = None if name == MEMORY else Path(name)
     wrapping = None if store is None else operator_key(key, store)
-    return Engine(store, wrapping, threads, identity_changes == "refuse", padding, backend, _seed)
+    return Engine(
+        store,
+        wrapping,
+        threads,
+        identity_changes == "refuse",
+        padding,
+        ahead if durability == "leased" else None,
+        limits if receive_buffer else None,
+        backend,
+        _seed,
+    )
+
+
+def _number(argument: str, value: object, least: int, most: int = (1 << 63) - 1) -> int:
+    if not isinstance(value, int) or not least <= value <= most:
+        raise MalformedCall(f"{argument}: {value!r}; give a number from {least} to {most}")
+    return value
 
 
 class Engine(_native.Engine):

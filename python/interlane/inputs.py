@@ -30,6 +30,9 @@ Offsets: TypeAlias = "Buffer | NDArray[np.int64]"
 Handles: TypeAlias = "Buffer | NDArray[np.uint64] | Sequence[int]"
 """uint64, one a row: what `Engine.sessions` and `Engine.groups` give."""
 
+RowNumbers: TypeAlias = "Buffer | NDArray[np.uint64] | Sequence[int]"
+"""uint64: rows of a result, counted from 0."""
+
 Kinds: TypeAlias = "str | Sequence[str] | Buffer | NDArray[np.uint8]"
 """`"msg"` or `"pkmsg"` for all rows, or one a row, or uint8 as in `Rows.kinds`."""
 

@@ -32,6 +32,11 @@ class Status(IntEnum):
     """The handle was not given out by this engine, or its account is gone."""
     EXHAUSTED = 11
     """The chain has used its last counter: start a new session, or rotate the sender key."""
+    REDELIVERED = 12
+    """The frame was opened before, its plaintext not acknowledged: here it is again. Nothing has changed."""
+    BUFFER_FULL = 13
+    """The account's receive buffer is full: acknowledge what was received. Nothing has changed; the frame
+    opens when it comes again."""
 
 
 class Event(IntFlag):

@@ -12,7 +12,7 @@ from interlane.cli.handles import Column, Handles, Place, each, no_account
 from interlane.cli.plan import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from interlane.cli.events import Event
 
@@ -28,6 +28,9 @@ class Calls:
         self._handles = Handles(engine)
         self._rotated: set[tuple[str, str]] = set()
         self._opened: dict[int, interlane.Row] = {}  # by line: a distribution between its two rows
+        self._received: list[tuple[interlane.Rows, list[int]]] = []  # not acknowledged yet, with their lines
+        self._given: set[tuple[Place, str, bytes]] = set()  # the frames whose plaintexts they are
+        self.recovered = 0  # plaintexts that the receive buffer had kept through a crash
 
     def answer(self, events: Sequence[Event], done: Callable[[Event, Answer], None]) -> None:
         """Gives `done` an answer for each event. When the store fails, those that have one are final."""
@@ -37,6 +40,13 @@ class Calls:
             for event, answer in zip(call.events, answers, strict=True):
                 if answer is not None:
                     done(event, answer)
+
+    def acknowledge(self, lines: Container[int]) -> None:
+        """The answers of these lines are safe: what they opened may leave the receive buffer."""
+        for rows, received in self._received:
+            rows.ack([at for at, line in enumerate(received) if line in lines])
+        self._received.clear()
+        self._given.clear()
 
     # Accounts.
 
@@ -87,6 +97,7 @@ class Calls:
     def _opened_answer(self, event: Event, row: interlane.Row) -> Answer | None:
         if event.event == "frame":
             return self._plaintext_answer(event, row)
+        row = self._first_given("decrypt", event, row)
         if row.status != interlane.Status.OK:
             return _status(row)
         self._opened[event.line] = row
@@ -157,7 +168,10 @@ class Calls:
 
         def call(some: Sequence[Event]) -> interlane.Rows:
             column = np.array([handles[event.line] for event in some], dtype=np.uint64)
-            return make(column, [argument(event) for event in some])
+            rows = make(column, [argument(event) for event in some])
+            if verb in ("decrypt", "group_decrypt"):
+                self._received.append((rows, [event.line for event in some]))
+            return rows
 
         for some, rows in each([event for event in events if event.line not in answers], call):
             for at, event in enumerate(some):
@@ -181,7 +195,20 @@ class Calls:
                 answers.append({"error": str(malformed)})
         return answers
 
-    def _plaintext_answer(self, _: Event, row: interlane.Row) -> Answer:
+    def _first_given(self, verb: str, event: Event, row: interlane.Row) -> interlane.Row:
+        """A frame of the receive buffer is given to the line that asks first; to others it is a duplicate."""
+        if row.status not in (interlane.Status.OK, interlane.Status.REDELIVERED):
+            return row
+        frame = (Place.of(verb, event), event.kind, event.data)
+        if frame in self._given:
+            return interlane.Row(interlane.Status.DUPLICATE, "none", b"", NO_EVENT)
+        self._given.add(frame)
+        self.recovered += row.status == interlane.Status.REDELIVERED
+        return row._replace(status=interlane.Status.OK)
+
+    def _plaintext_answer(self, event: Event, row: interlane.Row) -> Answer:
+        verb = "group_decrypt" if event.event == "group_frame" else "decrypt"
+        row = self._first_given(verb, event, row)
         if row.status != interlane.Status.OK:
             return _status(row)
         if not self.plaintexts_as_data:

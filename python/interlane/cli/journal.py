@@ -17,20 +17,17 @@ What that guarantees:
 - Every line gets one answer; a plaintext is written at most once.
 - No key is used twice. A text in doubt is encrypted again, under the chain's next counter; the frame that was
   lost had not left the process, and its counter is skipped, as if the network had lost it.
-- A frame in doubt that the engine had opened is a DUPLICATE now: its key is gone, by design, and its
-  plaintext is lost with the process. The answer carries ``"in_doubt": true``, so that the gateway can tell it
-  from a real duplicate and ask the sender to send the message again (a retry receipt). At most the frames of
-  one batch are concerned for each crash; a smaller ``--batch`` loses less. A distribution message in doubt is
-  the same case.
+- A frame in doubt that the engine had opened gives its plaintext: the engine keeps it in its receive buffer,
+  in the transaction that spends the key, and it is acknowledged only when its answer is synced. The same goes
+  for a distribution message.
 - The distributions of a group text in doubt may be lost, though the engine counts their devices as served.
   Our sender key of that group is therefore rotated, once, before the text is sent again: its devices all get
   the new one.
 - What is handled again sees what the lost try left behind: a frame that had come too early may open now, a
   bundle starts another session, prekeys that were lost stay in stock unused.
 
-What it cannot guarantee: that no opened plaintext is lost in a crash. That takes the plaintext to be kept in
-the transaction that spends the key. The engine's receive buffer will do so (keyed by the frame's hash, until
-it is acknowledged); then a frame in doubt gives its plaintext again, and `in_doubt` will not occur any more.
+An acknowledgement that a crash takes back does no harm: the line has its answer, and is not handled again.
+Only where the network brings the same frame once more, as another line, that line has the plaintext too.
 """
 
 from __future__ import annotations

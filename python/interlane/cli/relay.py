@@ -23,12 +23,15 @@ from interlane.cli.progress import Progress
 from interlane.cli.show import Samples
 from interlane.cli.store import StoreOptions, with_store
 from interlane.cli.summary import Tally
+from interlane.engine import LEASE, LEASE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STANDARD = "-"
 BATCH_MAX = 1_000_000
+# Of one account. All is acknowledged after its batch: room for the largest, and for some that a crash left.
+BUFFER_BYTES = 512 << 20
 
 
 @click.command()
@@ -57,6 +60,21 @@ BATCH_MAX = 1_000_000
     default="accept",
     show_default=True,
     help="A peer's new identity key: an event, or a refusal until `trust`.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["strict", "leased"]),
+    default="strict",
+    show_default=True,
+    help="When sends are written: in each batch, or ahead of it.",
+)
+@click.option(
+    "--lease",
+    default=LEASE,
+    show_default=True,
+    type=click.IntRange(1, LEASE_MAX),
+    metavar="N",
+    help="Leased: counters that a crash may skip.",
 )
 @click.option("--padding", is_flag=True, help="WhatsApp's message padding, added and removed.")
 @click.option(
@@ -103,7 +121,9 @@ def relay(
             answers = Journal(Path(kept), _first_line(lines.fd) if by_line else None)
             stack.callback(answers.close)
             tally.answered_before = answers.answered
-        engine = stack.enter_context(store.open(make=True, **options))
+        engine = stack.enter_context(
+            store.open(make=True, receive_buffer=True, buffer_bytes=BUFFER_BYTES, **options)
+        )
         stack.enter_context(_stopping(lines))
         progress = stack.enter_context(Progress(lines.size_bytes, quiet=quiet))
         relaying = Relay(
@@ -113,6 +133,7 @@ def relay(
             relaying.handle(gathered)
             progress.show(lines.consumed_bytes, tally)
         progress.close()
+        tally.recovered = relaying.calls.recovered
         if not quiet:
             samples.print()
             tally.print(engine.stats())
@@ -187,19 +208,11 @@ class Relay:
             self.calls.answer(given, done)
         finally:
             # When the store failed half-way, what was committed before has its answers all the same.
-            self._release(
-                [(number, fresh[number], answers[number]) for number in fresh if number in answers], keys
-            )
+            self._release([(number, fresh[number], answers[number]) for number in fresh if number in answers])
 
-    def _release(self, answered: list[tuple[int, Event | BadEvent, Answer]], keys: dict[int, Key]) -> None:
+    def _release(self, answered: list[tuple[int, Event | BadEvent, Answer]]) -> None:
         whole = []
         for number, event, answer in answered:
-            if (
-                answer.get("status") == "DUPLICATE"
-                and self.journal
-                and keys.get(number) in self.journal.in_doubt
-            ):
-                answer["in_doubt"] = True
             self.tally.answer(event, answer)
             self.samples.offer(event, answer)
             name = {"event": event.event} if isinstance(event, Event) else {}
@@ -207,6 +220,7 @@ class Relay:
         written = self.journal.write(whole) if self.journal else b"".join(map(line_of, whole))
         if self.to_standard_output:
             _write_all(written)
+        self.calls.acknowledge({number for number, _, _ in answered})
 
 
 def _parsed(line: Line) -> Event | BadEvent:
@@ -246,7 +260,7 @@ def _write_all(data: bytes) -> None:
 
 @contextmanager
 def _stopping(lines: Lines) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the relay after its batch: an interrupted one would be in doubt."""
+    """The first SIGINT or SIGTERM ends the relay after its batch: an interrupted one would be done twice."""
 
     def stop(number: int, _: object) -> None:
         lines.stop = True

@@ -38,6 +38,8 @@ MEANINGS = {
     "TOO_LONG": "longer than a message can be",
     "UNKNOWN_HANDLE": "its account is gone",
     "EXHAUSTED": "start a new session",
+    "REDELIVERED": "opened before, not acknowledged",
+    "BUFFER_FULL": "too much is not acknowledged",
     ERROR: "no event: its answer says why",
 }
 
@@ -53,14 +55,13 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
-    in_doubt: int = 0
+    recovered: int = 0
     latencies_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
 
     def answer(self, event: Event | BadEvent, answer: Answer) -> None:
         self.statuses[answer.get("status", ERROR)] += 1
         self.kinds[event.event if isinstance(event, Event) else ERROR] += 1
         self.flags.update(answer.get("events", ()))
-        self.in_doubt += "in_doubt" in answer
 
     def batch(self, lines: int, seconds: float) -> None:
         self.lines += lines
@@ -101,9 +102,9 @@ class Tally:
         table.add_column()
         if self.answered_before:
             table.add_row("resumed", f"{self.answered_before:,} lines had their answers already")
-        if self.in_doubt:
+        if self.recovered:
             table.add_row(
-                "in doubt", Text(f"{self.in_doubt:,} frames were opened but lost in a crash", "red")
+                "recovered", f"{self.recovered:,} plaintexts that a crash had kept from their answers"
             )
         table.add_row(
             "lines", f"{self.lines:,} handled{_listed(self.kinds)}" if self.lines else "none was left to do"

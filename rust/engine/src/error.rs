@@ -32,11 +32,16 @@ pub enum Status {
     UnknownHandle = 10,
     /// The chain has used its last counter: start a new session (or rotate the sender key).
     Exhausted = 11,
+    /// The frame was opened before and its plaintext not acknowledged: here it is again. Nothing has changed.
+    Redelivered = 12,
+    /// The account's receive buffer is full: acknowledge what was received; nothing has changed, and the frame opens
+    /// when it is delivered again.
+    BufferFull = 13,
 }
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Ok,
         Self::NoSession,
         Self::Duplicate,
@@ -49,6 +54,8 @@ impl Status {
         Self::TooLong,
         Self::UnknownHandle,
         Self::Exhausted,
+        Self::Redelivered,
+        Self::BufferFull,
     ];
 
     /// The name that users see: `"OK"`, `"NO_SESSION"` …
@@ -66,6 +73,8 @@ impl Status {
             Self::TooLong => "TOO_LONG",
             Self::UnknownHandle => "UNKNOWN_HANDLE",
             Self::Exhausted => "EXHAUSTED",
+            Self::Redelivered => "REDELIVERED",
+            Self::BufferFull => "BUFFER_FULL",
         }
     }
 }

@@ -26,7 +26,8 @@ mod store;
 mod wire;
 
 pub use batch::{
-    AccountId, AccountInfo, Engine, Import, Kind, Location, Options, Packed, PeerInfo, Rows, Stats, Upload,
+    AccountId, AccountInfo, BufferLimits, Durability, Engine, Import, Kind, Location, Options, Packed, PeerInfo, Rows,
+    Stats, Upload,
 };
 pub use bytes::Bytes;
 pub use error::{Error, Events, Status};

@@ -7,6 +7,10 @@ pub const MAX_FORWARD_JUMP: u32 = 2_000;
 /// Most counters that we skip by our own will: below every deployed receiver's [`MAX_FORWARD_JUMP`].
 pub const MAX_SENDER_SKIP: u32 = 1_900;
 
+/// Counters that a leased chain is ahead of at least, where the lease allows: most chains of a conversation send a few
+/// messages before the answer turns the ratchet.
+pub const LEAST_SPAN: u32 = 8;
+
 /// Skipped message keys kept for each receiving chain or sender-key state; the oldest is evicted. As deployed: a
 /// chain can be jumped over once in whole, and a hostile peer costs at most 2,000 × 36 bytes a chain.
 pub const MAX_SKIPPED_KEYS: usize = 2_000;
@@ -64,6 +68,22 @@ pub const KEEP_SIGNED_PREKEYS_SECONDS: u64 = 30 * 24 * 3_600;
 
 /// Bytes of a name (account, peer, group). Addresses on the wire stay below 100.
 pub const MAX_NAME: usize = 512;
+
+/// What a row of the receive buffer is counted with beside its plaintext: so that a million empty messages are not free.
+pub const BUFFERED_ROW_BYTES: u64 = 128;
+
+/// Bytes of an account's receive buffer where none are given: a gateway acknowledges within a batch or two, so this is
+/// some 100,000 messages of an owner who does not.
+pub const BUFFER_BYTES: u64 = 64 << 20;
+
+/// Least bytes of a receive buffer: a smaller one would refuse the longest frame for ever.
+pub const LEAST_BUFFER_BYTES: u64 = 2 * MAX_FRAME as u64;
+
+/// Seconds that a row stays in the receive buffer where none are given: WhatsApp delivers a frame again for 30 days.
+pub const BUFFER_SECONDS: u64 = 30 * 24 * 3_600;
+
+/// Acknowledgements that may wait for the next commit, 24 bytes each; more are written by a commit of their own.
+pub const MAX_PENDING_ACKS: usize = 65_536;
 
 /// Bytes of batches that a store on disk appends before it begins to fold them into its table of rows. Appending
 /// costs under 1 µs a row, folding 4 µs and more, but a row that changes often is folded once: so the more the better,

@@ -1,6 +1,6 @@
 //! A batch equals its rows one at a time, in order: for any split, any thread count, any mixture of accounts.
 
-use interlane::{AccountId, Bundle, Engine, Kind, Location, Options, Packed, Rows, Secret, Status, Upload};
+use interlane::{AccountId, Bundle, Durability, Engine, Kind, Location, Options, Packed, Rows, Secret, Status, Upload};
 use interlane_lanes::Backend;
 
 /// Where a history's state is kept.
@@ -30,6 +30,8 @@ fn engine(threads: usize, location: Location, opened: u8) -> Engine {
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
+        durability: Durability::Strict,
+        receive_buffer: None,
         seed: Some([opened; 32]),
     })
     .unwrap()

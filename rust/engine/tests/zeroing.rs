@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use interlane::{Bundle, Engine, Location, Options, Packed, Rows, Secret, Upload};
+use interlane::{Bundle, Durability, Engine, Location, Options, Packed, Rows, Secret, Upload};
 use interlane_lanes::Backend;
 use interlane_lanes::kernels::hmac::Hmac;
 
@@ -69,6 +69,8 @@ fn talk(location: Location) {
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
+        durability: Durability::Strict,
+        receive_buffer: None,
         seed: Some(SEED),
     })
     .unwrap();

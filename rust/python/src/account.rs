@@ -203,7 +203,7 @@ impl Account {
     }
 
     /// Decrypts row `i`, a frame of `kinds[i]` ("msg" or "pkmsg") from `peers[i]`. Rows: NO_SESSION, DUPLICATE,
-    /// TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY.
+    /// TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY; with a receive buffer also REDELIVERED and BUFFER_FULL.
     #[pyo3(signature = (peers, kinds, data, offsets=None))]
     fn decrypt(
         &self,
@@ -217,7 +217,7 @@ impl Account {
         let kinds = input::kinds(kinds, handles.len())?;
         let rows = input::read_rows("data", data, offsets)?;
         let engine = &self.engine.get().inner;
-        call(py, || engine.decrypt(&handles, &kinds, rows.packed()?)).map(Rows::new)
+        Ok(Rows::received(&self.engine, py, call(py, || engine.decrypt(&handles, &kinds, rows.packed()?))?))
     }
 
     /// Trusts these identities (33 bytes, one a peer) from now on: the operator's decision on a changed identity.
@@ -312,7 +312,8 @@ impl Group {
         call(py, || engine.group_accept(&handles, rows.packed()?)).map(Rows::new)
     }
 
-    /// Decrypts row `i`, a frame of `senders[i]`. Rows: NO_SENDER_KEY, DUPLICATE, TOO_FAR_AHEAD, INVALID.
+    /// Decrypts row `i`, a frame of `senders[i]`. Rows: NO_SENDER_KEY, DUPLICATE, TOO_FAR_AHEAD, INVALID; with a receive
+    /// buffer also REDELIVERED and BUFFER_FULL.
     #[pyo3(signature = (senders, frames, offsets=None))]
     fn decrypt(
         &self,
@@ -324,7 +325,8 @@ impl Group {
         let handles = self.handles(senders)?;
         let rows = input::read_rows("frames", frames, offsets)?;
         let (engine, _) = self.engine();
-        call(py, || engine.group_decrypt(&handles, rows.packed()?)).map(Rows::new)
+        let columns = call(py, || engine.group_decrypt(&handles, rows.packed()?))?;
+        Ok(Rows::received(&self.account.get().engine, py, columns))
     }
 
     /// Encrypts each plaintext with our own sender key. Rows: NO_SENDER_KEY, TOO_LONG, EXHAUSTED.

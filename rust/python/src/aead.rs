@@ -170,9 +170,8 @@ impl Arguments {
 
     fn ended(self) -> interlane::Rows {
         let OwnedRows { data, offsets } = self.rows;
-        let count = self.ok.len();
         let status = self.ok.into_iter().map(|ok| if ok { Status::Ok } else { Status::Invalid } as u8).collect();
-        interlane::Rows { status, kinds: vec![0; count], events: vec![0; count], offsets, data }
+        interlane::Rows::of_bytes(status, offsets, data)
     }
 }
 

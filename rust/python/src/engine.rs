@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hashbrown::HashMap;
-use interlane::{AccountId, Location, Options, Secret};
+use interlane::{AccountId, BufferLimits, Durability, Location, Options, Secret};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -24,7 +24,7 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, backend, seed))]
+    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed))]
     #[allow(clippy::too_many_arguments, reason = "`interlane.open` is the face, where each has its name")]
     fn new(
         py: Python<'_>,
@@ -33,6 +33,8 @@ impl Engine {
         threads: Option<usize>,
         refuse_identity_changes: bool,
         padding: bool,
+        lease: Option<u32>,
+        receive_buffer: Option<(u64, u64)>,
         backend: Option<&str>,
         seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -48,7 +50,10 @@ impl Engine {
         };
         let seed = seed.map(|seed| input::exactly("_seed", &seed)).transpose()?.map(|seed| *seed);
         let backend = errors::backend(backend)?;
-        let options = Options { location, threads, backend, refuse_identity_changes, padding, seed };
+        let receive_buffer = receive_buffer.map(|(bytes, seconds)| BufferLimits { bytes, seconds });
+        let durability = lease.map_or(Durability::Strict, Durability::Leased);
+        let options =
+            Options { location, threads, backend, refuse_identity_changes, padding, durability, receive_buffer, seed };
         Ok(Self { inner: call(py, || interlane::Engine::open(options))? })
     }
 
@@ -168,10 +173,10 @@ impl Engine {
 
     /// Decrypts row `i`, a frame of `kinds[i]` ("msg" or "pkmsg") of session `handles[i]`. A row that does not verify
     /// changes nothing. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY,
-    /// UNKNOWN_HANDLE.
+    /// UNKNOWN_HANDLE; with a receive buffer also REDELIVERED and BUFFER_FULL.
     #[pyo3(signature = (handles, kinds, data, offsets=None))]
     fn decrypt(
-        &self,
+        slf: &Bound<'_, Self>,
         py: Python<'_>,
         handles: &Bound<'_, PyAny>,
         kinds: &Bound<'_, PyAny>,
@@ -181,7 +186,8 @@ impl Engine {
         let handles = input::handles(handles)?;
         let kinds = input::kinds(kinds, handles.len())?;
         let rows = input::read_rows("data", data, offsets)?;
-        call(py, || self.inner.decrypt(&handles, &kinds, rows.packed()?)).map(Rows::new)
+        let inner = &slf.get().inner;
+        Ok(Rows::received(slf.as_unbound(), py, call(py, || inner.decrypt(&handles, &kinds, rows.packed()?))?))
     }
 
     /// The distribution message of each of our own sender keys, which is made on first use.
@@ -220,10 +226,10 @@ impl Engine {
     }
 
     /// Decrypts row `i` with the sender's key `handles[i]`. Rows: NO_SENDER_KEY, DUPLICATE, TOO_FAR_AHEAD, INVALID,
-    /// UNKNOWN_HANDLE.
+    /// UNKNOWN_HANDLE; with a receive buffer also REDELIVERED and BUFFER_FULL.
     #[pyo3(signature = (handles, data, offsets=None))]
     fn group_decrypt(
-        &self,
+        slf: &Bound<'_, Self>,
         py: Python<'_>,
         handles: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
@@ -231,7 +237,8 @@ impl Engine {
     ) -> PyResult<Rows> {
         let handles = input::handles(handles)?;
         let rows = input::read_rows("data", data, offsets)?;
-        call(py, || self.inner.group_decrypt(&handles, rows.packed()?)).map(Rows::new)
+        let inner = &slf.get().inner;
+        Ok(Rows::received(slf.as_unbound(), py, call(py, || inner.group_decrypt(&handles, rows.packed()?))?))
     }
 
     /// Drops our own sender keys; the next distribution makes others.
@@ -258,8 +265,8 @@ impl Engine {
         call(py, || self.inner.group_holders(handle, distribution, &devices))
     }
 
-    /// Numbers for operators: accounts, sessions, rows_encrypted, rows_decrypted, rows_failed, store_bytes, threads;
-    /// and the backend's name.
+    /// Numbers for operators: accounts, sessions, rows_encrypted, rows_decrypted, rows_failed, rows_buffered,
+    /// buffered_bytes, calls_waited, leases_written, store_bytes, threads; and the backend's name.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = call(py, || self.inner.stats())?;
         let named = PyDict::new(py);
@@ -268,6 +275,10 @@ impl Engine {
         named.set_item("rows_encrypted", stats.rows_encrypted)?;
         named.set_item("rows_decrypted", stats.rows_decrypted)?;
         named.set_item("rows_failed", stats.rows_failed)?;
+        named.set_item("rows_buffered", stats.rows_buffered)?;
+        named.set_item("buffered_bytes", stats.buffered_bytes)?;
+        named.set_item("calls_waited", stats.calls_waited)?;
+        named.set_item("leases_written", stats.leases_written)?;
         named.set_item("store_bytes", stats.store_bytes)?;
         named.set_item("threads", stats.threads)?;
         named.set_item("backend", stats.backend)?;

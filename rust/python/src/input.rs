@@ -307,17 +307,26 @@ fn iterate<'py>(argument: &str, object: &Bound<'py, PyAny>, wanted: &str) -> PyR
 /// Handles: a uint64 buffer, or a sequence of int.
 pub(crate) fn handles(object: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     const WANTED: &str = "what engine.sessions() or engine.groups() gave: a uint64 buffer or a list of int";
+    unsigned("handles", "handle", object, WANTED)
+}
+
+/// Numbers of rows: a uint64 buffer, or a sequence of int.
+pub(crate) fn row_numbers(object: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    unsigned("rows", "row", object, "numbers of rows: a uint64 buffer or a list of int")
+}
+
+fn unsigned(argument: &str, one: &str, object: &Bound<'_, PyAny>, wanted: &str) -> PyResult<Vec<u64>> {
     if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
-        return Ok(View::<u64>::column("handles", object, WANTED)?.to_vec());
+        return Ok(View::<u64>::column(argument, object, wanted)?.to_vec());
     }
-    let mut handles = Vec::with_capacity(object.len()?);
+    let mut numbers = Vec::with_capacity(object.len()?);
     for (i, item) in object.try_iter()?.enumerate() {
         let item = item?;
-        handles.push(item.extract::<u64>().map_err(|_| {
-            malformed(&format!("handles[{i}]"), format!("{} is no handle; give {WANTED}", class_of(&item)))
+        numbers.push(item.extract::<u64>().map_err(|_| {
+            malformed(&format!("{argument}[{i}]"), format!("{} is no {one}; give {wanted}", class_of(&item)))
         })?);
     }
-    Ok(handles)
+    Ok(numbers)
 }
 
 /// Kinds of `count` rows: one name for all, a sequence of names, or a uint8 buffer.

@@ -9,7 +9,8 @@
 //! - `input`: handles, kinds, names and rows of bytes, from whatever form they come in
 //! - `errors`: which Python exception an error is
 //!
-//! `engine`, `account` and `aead` name the parts below them; `input`, `rows`, `arrow` and `errors` know no engine call.
+//! `engine`, `account` and `aead` name the parts below them; `input`, `arrow` and `errors` know no engine call, `rows`
+//! one: a result is acknowledged to the engine that gave it.
 //! This crate is the only one of the engine's that has `unsafe`: for memory that Python lends, and for Arrow's structs.
 
 mod account;

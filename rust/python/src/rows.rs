@@ -1,4 +1,4 @@
-//! `Rows`, the result of every call: it owns the columns and lends their memory.
+//! `Rows`, the result of every call: it owns the columns and lends their memory, and acknowledges what it gave.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString, PyTuple, PyType};
 
 use crate::arrow;
-use crate::input::KINDS;
+use crate::engine::Engine;
+use crate::input::{self, KINDS, call};
 
 /// Which column of a result.
 #[derive(Clone, Copy)]
@@ -72,11 +73,19 @@ impl Column {
 pub(crate) struct Rows {
     columns: Arc<interlane::Rows>,
     views: [PyOnceLock<Py<PyAny>>; 5],
+    /// What rows of a receive buffer are acknowledged to.
+    engine: Option<Py<Engine>>,
 }
 
 impl Rows {
     pub(crate) fn new(columns: interlane::Rows) -> Self {
-        Self { columns: Arc::new(columns), views: [const { PyOnceLock::new() }; 5] }
+        Self { columns: Arc::new(columns), views: [const { PyOnceLock::new() }; 5], engine: None }
+    }
+
+    /// The result of a call that receives.
+    pub(crate) fn received(engine: &Py<Engine>, py: Python<'_>, columns: interlane::Rows) -> Self {
+        let engine = columns.is_buffered().then(|| engine.clone_ref(py));
+        Self { engine, ..Self::new(columns) }
     }
 
     fn view<'py>(&self, py: Python<'py>, name: Name) -> PyResult<Bound<'py, PyAny>> {
@@ -161,6 +170,20 @@ impl Rows {
     fn ok<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // NumPy's `==` gives an array, not one truth.
         self.status(py)?.rich_compare(interlane::Status::Ok as u8, CompareOp::Eq)
+    }
+
+    /// Acknowledges plaintexts of a receive buffer: all of this result's, or those of some rows. They are freed, and
+    /// a frame that comes again is a DUPLICATE. Gives how many there were; rows that are not buffered are passed over.
+    #[pyo3(signature = (rows=None))]
+    fn ack(&self, py: Python<'_>, rows: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        let which = rows.map(|rows| input::row_numbers(rows)).transpose()?;
+        match &self.engine {
+            None => Ok(0),
+            Some(engine) => {
+                let engine = &engine.get().inner;
+                call(py, || engine.acknowledge(&self.columns, which.as_deref()))
+            }
+        }
     }
 
     /// The rows' bytes as a list; a row that failed is `b""`.

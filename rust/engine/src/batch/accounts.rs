@@ -12,6 +12,7 @@ use interlane_lanes::kernels::x25519::PublicKey;
 use interlane_lanes::kernels::xeddsa::{Sign, Verify};
 use serde::{Deserialize, Serialize};
 
+use super::buffer::Buffer;
 use super::randomness::{Purpose, Randomness, system};
 use super::records;
 use crate::error::Error;
@@ -91,6 +92,7 @@ pub(crate) struct Account {
     ids: Mutex<NextIds>,
     signed: RwLock<Vec<Arc<SignedPrekey>>>,
     pub(crate) stock: AtomicU32,
+    pub(super) buffer: Mutex<Buffer>,
 }
 
 /// Public keys of private ones.
@@ -106,7 +108,8 @@ pub(crate) fn pair(backend: Backend, private: Secret<32>) -> KeyPair {
     take(&mut pairs(backend, vec![private])[0])
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -236,7 +239,15 @@ impl Account {
             stock += 1;
             Ok(())
         })?;
-        Ok(Self::new(id, name, profile, signed, stock))
+        let mut buffered = Vec::new();
+        store.scan(id, Kind::Buffered, &mut |tag, body| {
+            let (kept_at, len) = records::buffered_at(body)?;
+            buffered.push((kept_at, tag, len));
+            Ok(())
+        })?;
+        let account = Self::new(id, name, profile, signed, stock);
+        *account.buffer() = Buffer::load(buffered);
+        Ok(account)
     }
 
     fn new(id: u32, name: &str, profile: Profile, signed: Vec<SignedPrekey>, stock: u32) -> Self {
@@ -249,6 +260,7 @@ impl Account {
             ids: Mutex::new(profile.ids),
             signed: RwLock::new(signed.into_iter().map(Arc::new).collect()),
             stock: AtomicU32::new(stock),
+            buffer: Mutex::default(),
         }
     }
 
@@ -341,6 +353,11 @@ impl Account {
     /// The signed prekey with this id, current or kept.
     pub(crate) fn signed_prekey(&self, id: u32) -> Option<Arc<SignedPrekey>> {
         self.signed.read().unwrap_or_else(PoisonError::into_inner).iter().find(|prekey| prekey.id == id).cloned()
+    }
+
+    /// Makes the tags of names and frames.
+    pub(crate) fn tag_key(&self) -> &Secret<32> {
+        &self.tag_key
     }
 
     /// Names' tags, under which memory and store know them: a keyed hash, so that the store tells nobody who talks

@@ -7,8 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
 
+use super::lease::{Copied, Marks, Rest as CopiedRest};
 use crate::ratchet::{Archive, ChainKey, KeyPair, Peer, Pending, ReceivingChain, Session, SkippedKeys};
 use crate::secret::Secret;
+use crate::store::{Key, Kind as RowKind};
 
 /// Sessions of a page.
 const PAGE: usize = 256;
@@ -65,6 +67,9 @@ pub(crate) struct Page {
     identity: Box<[[u8; 32]]>,
     sending_key: Box<[Secret<32>]>,
     sending_index: Box<[u64]>,
+    /// Where sends are leased: the counter of the chain in the store.
+    leased: Box<[u64]>,
+    marks: Box<[Marks]>,
     previous_counter: Box<[u32]>,
     ratchet_public: Box<[[u8; 32]]>,
     has_receiving: Box<[bool]>,
@@ -81,6 +86,7 @@ fn column<T: Default>() -> Box<[T]> {
 /// What an encrypt needs of a session: copies, the key included.
 pub(crate) struct SendingView {
     pub(crate) chain: ChainKey,
+    pub(crate) leased: u64,
     pub(crate) previous_counter: u32,
     pub(crate) ratchet_key: [u8; 32],
     pub(crate) their_identity: [u8; 32],
@@ -105,6 +111,8 @@ impl Page {
             identity: column(),
             sending_key: column(),
             sending_index: column(),
+            leased: column(),
+            marks: column(),
             previous_counter: column(),
             ratchet_public: column(),
             has_receiving: column(),
@@ -136,6 +144,7 @@ impl Page {
         let cold = self.cold[i].as_deref()?;
         Some(SendingView {
             chain: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
+            leased: self.leased[i],
             previous_counter: self.previous_counter[i],
             ratchet_key: self.ratchet_public[i],
             their_identity: self.session_identity(i, cold),
@@ -160,6 +169,35 @@ impl Page {
     pub(crate) fn set_sending(&mut self, i: usize, chain: ChainKey) {
         self.sending_index[i] = chain.index;
         self.sending_key[i] = chain.key;
+    }
+
+    /// The lease's end is in the store.
+    pub(crate) fn set_leased(&mut self, i: usize, leased: u64) {
+        self.leased[i] = leased;
+        self.marks[i].end();
+    }
+
+    pub(crate) fn marks(&mut self, i: usize) -> &mut Marks {
+        &mut self.marks[i]
+    }
+
+    /// What a lease is made of, unless a call is about to write it.
+    pub(crate) fn copy_sending(&self, i: usize) -> Option<Copied> {
+        if self.presence[i] != Presence::Session || !self.marks[i].is_quiet() {
+            return None;
+        }
+        Some(Copied {
+            key: Key { account: self.account[i], kind: RowKind::Sending, tag: self.tag[i] },
+            marks: self.marks[i],
+            leased: self.leased[i],
+            chain: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
+            rest: CopiedRest::Session(self.ratchet_public[i]),
+        })
+    }
+
+    /// How far a session's sending chain is, and its lease, if that is ahead.
+    pub(crate) fn is_leased_ahead(&self, i: usize) -> bool {
+        self.presence[i] == Presence::Session && self.leased[i] > self.sending_index[i]
     }
 
     /// Moves the newest receiving chain on.
@@ -196,6 +234,7 @@ impl Page {
             previous_counter: self.previous_counter[i],
             receiving,
             pending: cold.pending,
+            leased: self.leased[i],
         });
         Peer { identity, current: Some(current), archived }
     }
@@ -209,8 +248,10 @@ impl Page {
         self.sending_key[i] = Secret::default();
         self.receiving_key[i] = Secret::default();
         self.cold[i] = None;
+        self.set_leased(i, 0);
         let Some(mut session) = peer.current else { return };
         self.presence[i] = Presence::Session;
+        self.leased[i] = session.leased.max(session.sending.index);
         self.set_sending(i, take(&mut session.sending));
         self.previous_counter[i] = session.previous_counter;
         self.ratchet_public[i] = session.ratchet.public;

@@ -13,6 +13,7 @@ use zeroize::Zeroize;
 
 use super::accounts::{RunAccounts, pairs, prekey_tag};
 use super::agreement::{Agreements, Material, first_roots, root_steps};
+use super::buffer::{Arrivals, Repeats};
 use super::engine::Engine;
 use super::plan::{Entry, Plan};
 use super::randomness::{Purpose, Randomness};
@@ -37,6 +38,7 @@ pub(super) struct Incoming<'a> {
     pub(super) frames: Packed<'a>,
     pub(super) stock: &'a Stock,
     pub(super) randomness: &'a Randomness,
+    pub(super) arrivals: &'a Arrivals<'a>,
 }
 
 /// What a run of a decrypt call gives.
@@ -74,6 +76,8 @@ struct Receiver {
     peer: Peer,
     dirty: Dirty,
     next_wave: u32,
+    /// It has several frames in this call.
+    several: bool,
 }
 
 /// A frame to be tried on one session after the other.
@@ -126,6 +130,7 @@ struct Run<'a> {
     accounts: RunAccounts<'a>,
     receivers: Vec<Receiver>,
     used: HashSet<(u32, u32)>,
+    repeats: Repeats,
     opened: Opened,
 }
 
@@ -137,6 +142,7 @@ pub(super) fn open<'a>(engine: &'a Engine, plan: &Plan<'_>, entries: &[Entry], i
         accounts: engine.accounts_of_run(),
         receivers: Vec::new(),
         used: HashSet::new(),
+        repeats: Repeats::default(),
         opened: Opened::default(),
     };
     let count = entries.iter().map(|entry| entry.rows as usize).sum();
@@ -153,6 +159,17 @@ impl<'a> Run<'a> {
         self.opened.outcomes.push(Outcome::failed(row, status));
     }
 
+    /// Ends a row whose frame is in the receive buffer, or has no room there.
+    fn settle(&mut self, row: u32) -> bool {
+        self.incoming.arrivals.settle(row, &mut self.opened.outcomes, &mut self.opened.bytes)
+    }
+
+    /// The outcome of a row that was opened; its plaintext goes to the receive buffer.
+    fn done(&mut self, outcome: Outcome) {
+        self.incoming.arrivals.keep(&outcome, &self.opened.bytes, &mut self.opened.changes);
+        self.opened.outcomes.push(outcome);
+    }
+
     /// Splits the entries: those with one frame, which is the next on its chain, and the rest.
     fn gather(&mut self, plan: &Plan<'_>, entries: &[Entry]) -> (Vec<Next<'a>>, Vec<usize>) {
         let Incoming { kinds, frames, .. } = self.incoming;
@@ -160,6 +177,9 @@ impl<'a> Run<'a> {
         let pages = self.engine.columns.pages();
         for (at, entry) in entries.iter().enumerate() {
             let row = plan.rows_of(entry).next().expect("an entry has a row");
+            if entry.rows == 1 && self.settle(row) {
+                continue;
+            }
             let single = entry.rows == 1 && kinds[row as usize] == Kind::Message as u8;
             let Some(message) = single.then(|| SignalMessage::parse(frames.row(row as usize))).flatten() else {
                 rest.push(at);
@@ -215,14 +235,8 @@ impl<'a> Run<'a> {
                     records::put_receiving(&mut self.opened.changes, next.key, &next.message.ratchet_key, &chain);
                 }
                 self.opened.advanced.push((next.slot, chain));
-                self.opened.outcomes.push(Outcome {
-                    row: next.row,
-                    status: Status::Ok,
-                    kind: Kind::Message,
-                    events: Events::default(),
-                    start,
-                    len,
-                });
+                let (status, kind, events) = (Status::Ok, Kind::Message, Events::default());
+                self.done(Outcome { row: next.row, status, kind, events, start, len });
             }
         }
         rest.sort_unstable();
@@ -305,8 +319,12 @@ impl<'a> Run<'a> {
                 peer,
                 dirty: Dirty::default(),
                 next_wave: 0,
+                several: entry.rows > 1,
             });
             for row in plan.rows_of(entry) {
+                if self.settle(row) {
+                    continue;
+                }
                 let frame = frames.row(row as usize);
                 let parsed = if kinds[row as usize] == Kind::PrekeyMessage as u8 {
                     PrekeyMessage::parse(frame)
@@ -337,6 +355,10 @@ impl<'a> Run<'a> {
     fn open_wave(&mut self, wave: Vec<Trial<'a>>) {
         let (mut attempts, mut strangers) = (Vec::new(), Vec::new());
         for mut trial in wave {
+            if let Some(outcome) = self.repeats.of(self.incoming.arrivals, trial.row) {
+                self.opened.outcomes.push(outcome);
+                continue;
+            }
             let peer = &self.receivers[trial.receiver].peer;
             match trial.first {
                 None if peer.current.is_none() => self.fail(trial.row, Status::NoSession),
@@ -463,6 +485,7 @@ impl<'a> Run<'a> {
                 previous_counter: 0,
                 receiving: Vec::new(),
                 pending: None,
+                leased: 0,
             });
             trial.candidate = Candidate::None;
             match session.place(&trial.message) {
@@ -627,21 +650,19 @@ impl<'a> Run<'a> {
         }
         receiver.dirty.current = true;
         let kind = if trial.first.is_some() { Kind::PrekeyMessage } else { Kind::Message };
-        self.opened.outcomes.push(Outcome { row: trial.row, status: Status::Ok, kind, events, start, len });
+        let outcome = Outcome { row: trial.row, status: Status::Ok, kind, events, start, len };
+        if receiver.several {
+            self.repeats.note(self.incoming.arrivals, outcome);
+        }
+        self.done(outcome);
     }
 
     fn finish(mut self) -> Opened {
-        for receiver in self.receivers {
-            if !receiver.dirty.current {
-                continue;
-            }
-            if self.engine.durable() {
-                let address = self.engine.columns.name(receiver.slot);
-                let Receiver { key, dirty, ref peer, .. } = receiver;
-                records::put_peer(&mut self.opened.changes, key, dirty, &address, peer);
-            }
-            self.opened.changed.push((receiver.slot, receiver.peer));
-        }
+        self.receivers.retain(|receiver| receiver.dirty.current);
+        let changed =
+            self.receivers.iter_mut().map(|Receiver { slot, key, dirty, peer, .. }| (*slot, *key, *dirty, peer));
+        self.engine.put_peers(&mut self.opened.changes, changed);
+        self.opened.changed.extend(self.receivers.into_iter().map(|receiver| (receiver.slot, receiver.peer)));
         self.opened
     }
 }

@@ -6,6 +6,7 @@ use interlane_lanes::kernels::cbc;
 use super::accounts::{Account, RunAccounts};
 use super::columns::SendingView;
 use super::engine::Engine;
+use super::lease::{self, Ahead};
 use super::plan::{Entry, Plan};
 use super::randomness::{Purpose, Randomness};
 use super::records;
@@ -25,6 +26,10 @@ pub(super) struct Sealed {
     pub(super) bytes: Bytes,
     /// Slots whose sending chains have moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
+    /// Slots whose chains are written, and up to where.
+    pub(super) written: Vec<(u32, u64)>,
+    /// Slots that need another lease soon, and up to where.
+    pub(super) low: Vec<(u32, u64)>,
     pub(super) changes: Changes,
 }
 
@@ -34,6 +39,8 @@ struct Sender {
     key: Key,
     /// Its place among the run's accounts.
     account: usize,
+    /// The chain's next counter before this call.
+    next: u64,
     view: SendingView,
 }
 
@@ -68,13 +75,36 @@ pub(super) fn seal(
     let seeds = tile::step_waves(engine.backend, &rows, place, &mut senders, |sender| Some(&mut sender.view.chain));
     let run = Run { engine, accounts: &accounts, senders: &senders, rows: &rows, seeds: &seeds, plaintexts };
     run.write_frames(&mut sealed);
-    for sender in &mut senders {
-        if engine.durable() {
-            records::put_sending(&mut sealed.changes, sender.key, &sender.view.ratchet_key, &sender.view.chain);
-        }
-        sealed.advanced.push((sender.slot, std::mem::take(&mut sender.view.chain)));
+    if engine.durable() {
+        write_chains(engine, &senders, &mut sealed);
     }
+    sealed.advanced.extend(senders.iter_mut().map(|sender| (sender.slot, std::mem::take(&mut sender.view.chain))));
     sealed
+}
+
+/// Puts the chains in the store: as they are, or, of those whose lease is used up, the end of the next.
+fn write_chains(engine: &Engine, senders: &[Sender], sealed: &mut Sealed) {
+    let Some(span) = engine.leases.span() else {
+        for Sender { key, view, .. } in senders {
+            records::put_sending(&mut sealed.changes, *key, &view.ratchet_key, &view.chain);
+        }
+        return;
+    };
+    let (mut due, mut ends) = (Vec::with_capacity(senders.len()), Vec::with_capacity(senders.len()));
+    for sender in senders {
+        let Sender { slot, next, view: SendingView { chain, leased, .. }, .. } = sender;
+        if let Some(until) = span.due(*next, chain.index, *leased) {
+            ends.push(Ahead { chain: chain.duplicate(), until });
+            due.push(sender);
+            sealed.written.push((*slot, until));
+        } else if span.is_low(*next, chain.index, *leased) {
+            sealed.low.push((*slot, span.end(*next)));
+        }
+    }
+    lease::step_ahead(engine.backend, &mut ends);
+    for (Sender { key, view, .. }, end) in due.into_iter().zip(&ends) {
+        records::put_sending(&mut sealed.changes, *key, &view.ratchet_key, &end.chain);
+    }
 }
 
 /// Copies out of the columns what the rows need, and settles every length.
@@ -140,7 +170,7 @@ fn gather(
             wave += 1;
         }
         if wave > 0 {
-            senders.push(Sender { slot: entry.slot, key, account, view });
+            senders.push(Sender { slot: entry.slot, key, account, next: view.chain.index, view });
         }
     }
     (senders, rows)

@@ -11,10 +11,12 @@ use interlane_lanes::Backend;
 use rayon::prelude::*;
 
 use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
+use super::buffer::BufferLimits;
 use super::columns::Columns;
 use super::decrypt::{self, Incoming, Stock};
-use super::encrypt::{self, Sealed};
+use super::encrypt;
 use super::group::Groups;
+use super::lease::{ChainAt, Durability, Leases};
 use super::plan::{Claims, Plan};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
@@ -61,6 +63,10 @@ pub struct Options {
     pub refuse_identity_changes: bool,
     /// Add and remove WhatsApp's message padding.
     pub padding: bool,
+    /// When what is sent becomes durable.
+    pub durability: Durability,
+    /// Keep received plaintexts until they are acknowledged.
+    pub receive_buffer: Option<BufferLimits>,
     /// Tests: fixed randomness.
     pub seed: Option<[u8; 32]>,
 }
@@ -93,6 +99,14 @@ pub struct Stats {
     pub rows_decrypted: u64,
     /// Rows that failed.
     pub rows_failed: u64,
+    /// Rows in the receive buffers.
+    pub rows_buffered: u64,
+    /// What they are counted with.
+    pub buffered_bytes: u64,
+    /// Calls of sends that waited for the disk, where sends are leased.
+    pub calls_waited: u64,
+    /// Leases that were written ahead of need.
+    pub leases_written: u64,
     /// Bytes of the store.
     pub store_bytes: u64,
     /// Workers of a call.
@@ -105,9 +119,10 @@ pub struct Stats {
 /// side unless they touch the same session.
 pub struct Engine {
     pub(super) backend: Backend,
-    pub(super) columns: Columns,
-    pub(super) groups: Groups,
-    pub(super) store: Mutex<Box<dyn Store>>,
+    pub(super) columns: Arc<Columns>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) store: Arc<Mutex<Box<dyn Store>>>,
+    pub(super) leases: Leases,
     pub(super) source: Source,
     claims: Claims,
     accounts: RwLock<Vec<Option<Arc<Account>>>>,
@@ -118,6 +133,11 @@ pub struct Engine {
     durable: bool,
     refuse_identity_changes: bool,
     padding: MessagePadding,
+    buffer_limits: Option<BufferLimits>,
+    /// How many rows the receive buffers have, all together.
+    buffered: AtomicU64,
+    /// Rows of receive buffers that go with the next commit.
+    acknowledged: Mutex<Vec<Key>>,
     closed: AtomicBool,
     process: AtomicU32,
     encrypted: AtomicU64,
@@ -140,6 +160,7 @@ impl Engine {
             let account = Account::load(store.as_mut(), id, &name)?;
             place(&mut accounts, account);
         }
+        let buffered = accounts.iter().flatten().map(|account| account.buffer().len() as u64).sum();
         let threads = options.threads.max(1);
         let pool = (threads > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build())
@@ -149,12 +170,16 @@ impl Engine {
             None => Source::System,
             Some(mut seed) => Source::Fixed { seed: Secret::take(&mut seed), rows: AtomicU64::new(0) },
         };
+        let durable = store.durable();
+        let (columns, groups, store) = (Arc::default(), Arc::default(), Arc::new(Mutex::new(store)));
+        let leases = Leases::new(options.durability, durable, options.backend, &columns, &groups, &store)?;
         Ok(Self {
             backend: options.backend,
-            columns: Columns::default(),
-            groups: Groups::default(),
-            durable: store.durable(),
-            store: Mutex::new(store),
+            columns,
+            groups,
+            durable,
+            store,
+            leases,
             source,
             claims: Claims::default(),
             accounts: RwLock::new(accounts),
@@ -163,6 +188,9 @@ impl Engine {
             threads,
             refuse_identity_changes: options.refuse_identity_changes,
             padding: if options.padding { MessagePadding::On } else { MessagePadding::Off },
+            buffer_limits: options.receive_buffer,
+            buffered: AtomicU64::new(buffered),
+            acknowledged: Mutex::default(),
             closed: AtomicBool::new(false),
             process: AtomicU32::new(std::process::id()),
             encrypted: AtomicU64::new(0),
@@ -171,14 +199,26 @@ impl Engine {
         })
     }
 
-    /// Closes the store, after the calls that are under way. Every later call fails.
+    /// Closes the store, after the calls that are under way. Every later call fails. Leases are given back: chains go
+    /// on where they are.
     ///
     /// # Errors
     /// [`Error::Store`] if the store could not be left clean; what was committed stays.
     pub fn close(&self) -> Result<(), Error> {
         self.may_be_called()?;
+        self.commit_acknowledged()?;
+        self.leases.stop();
+        let (sessions, sender_keys) = self.leases.ahead();
+        // Until the end: calls that wait for these find the engine closed.
+        let sessions = self.claims.claim(&sessions, self.columns.len(), Vec::new());
+        let sender_keys = self.groups.claim(&sender_keys);
         let mut store = self.store();
         self.closed.store(true, Ordering::SeqCst);
+        let given_back = self.leases.give_back(&sessions, &sender_keys);
+        if !given_back.is_empty() {
+            // Where this fails, chains go on at the ends of their leases.
+            let _ = store.commit(given_back);
+        }
         store.close()
     }
 
@@ -194,16 +234,61 @@ impl Engine {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, unless the engine was closed meanwhile.
-    pub(super) fn commit(&self, changes: Changes) -> Result<(), Error> {
-        if changes.is_empty() {
-            return Ok(());
+    /// Commits, unless the engine was closed meanwhile. What was acknowledged goes with it. `chains` are those whose
+    /// rows are among the changes; if this succeeds, the caller ends their marks when it puts them back.
+    ///
+    /// Nobody who calls this may hold pages or slots: they are looked at in the store's turn.
+    pub(super) fn commit(&self, changes: Changes, chains: &[ChainAt]) -> Result<(), Error> {
+        // Also a call that writes nothing: what it has computed may have been given back.
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
         }
+        if changes.is_empty() { Ok(()) } else { self.commit_with_acknowledged(changes, chains) }
+    }
+
+    /// Commits what was acknowledged.
+    pub(super) fn commit_acknowledged(&self) -> Result<(), Error> {
+        if self.acknowledged().is_empty() { Ok(()) } else { self.commit_with_acknowledged(Changes::default(), &[]) }
+    }
+
+    fn commit_with_acknowledged(&self, mut changes: Changes, chains: &[ChainAt]) -> Result<(), Error> {
         let mut store = self.store();
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
-        store.commit(changes)
+        let mut acknowledged = take(&mut *self.acknowledged());
+        // Of an account that was deleted meanwhile, nothing is left that could go.
+        acknowledged.retain(|key| self.find(AccountId(key.account)).is_ok());
+        changes.delete_before(&acknowledged);
+        self.leases.begin(chains);
+        let done = store.commit(changes);
+        if done.is_err() {
+            self.leases.undo(chains);
+            self.acknowledged().extend(acknowledged);
+        }
+        done
+    }
+
+    /// Rows of receive buffers that go with the next commit.
+    pub(super) fn acknowledged(&self) -> MutexGuard<'_, Vec<Key>> {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn buffer_limits(&self) -> Option<BufferLimits> {
+        self.buffer_limits
+    }
+
+    /// Whether any receive buffer has a row.
+    pub(super) fn buffers_anything(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn note_buffered(&self, rows: u64) {
+        self.buffered.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(super) fn unnote_buffered(&self, rows: u64) {
+        self.buffered.fetch_sub(rows, Ordering::Relaxed);
     }
 
     /// Whether sessions are written to the store.
@@ -311,12 +396,16 @@ impl Engine {
         let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
         let claimed = self.claims.claim(&handles, self.columns.len(), Vec::new());
         let groups = self.groups.claim_account(id.0);
+        let chains: Vec<ChainAt> =
+            slots.iter().map(|&slot| ChainAt::Session(slot)).chain(groups.sender_keys()).collect();
         let deleted = {
             let mut store = self.store();
+            self.leases.begin(&chains);
             let deleted = store.delete_account(id.0);
             // It can be gone and yet something be wrong, such as traces that could not be wiped.
             if deleted.is_err() && store.accounts().is_ok_and(|left| left.iter().any(|(left, _)| *left == id.0)) {
                 self.set_account(id, Some(account));
+                self.leases.undo(&chains);
                 return deleted;
             }
             deleted
@@ -325,6 +414,7 @@ impl Engine {
             self.columns.fill(slot, Peer::default());
         }
         self.groups.clear(&groups);
+        self.unnote_buffered(account.buffer().len() as u64);
         drop(claimed);
         deleted
     }
@@ -469,7 +559,7 @@ impl Engine {
     fn change(&self, handles: &[u64], change: impl Fn(usize, &mut Peer) -> Dirty) -> Result<Rows, Error> {
         let plan = self.plan(handles, Vec::new())?;
         let mut outcomes = unknown(&plan);
-        let (mut changed, mut changes) = (Vec::new(), Changes::default());
+        let (mut changed, mut changes) = (Vec::with_capacity(plan.entries.len()), Changes::default());
         for entry in &plan.entries {
             let pages = self.columns.pages();
             let (page, i) = pages.of(entry.slot);
@@ -483,14 +573,12 @@ impl Engine {
             }
             for row in plan.rows_of(entry) {
                 let dirty = change(row as usize, &mut peer);
-                if self.durable {
-                    records::put_peer(&mut changes, key, dirty, &self.columns.name(entry.slot), &peer);
-                }
+                self.put_peers(&mut changes, [(entry.slot, key, dirty, &mut peer)].into_iter());
                 outcomes.push(Outcome::done(row, Events::default()));
             }
             changed.push((entry.slot, peer));
         }
-        self.commit(changes)?;
+        self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
         Ok(Rows::assemble(handles.len(), [(&outcomes[..], &[][..])].into_iter()))
     }
@@ -593,7 +681,7 @@ impl Engine {
             changes.append(rows);
             changed.extend(peers);
         }
-        self.commit(changes)?;
+        self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
         let rows = Rows::assemble(handles.len(), outcomes.iter().map(|outcomes| (&outcomes[..], &[][..])));
         self.count(&rows, None);
@@ -613,13 +701,16 @@ impl Engine {
             encrypt::seal(self, &plan, &plan.entries[part], plaintexts, randomness.as_ref())
         });
         let (mut results, mut changes, mut advanced) = (Vec::with_capacity(runs.len()), Changes::default(), Vec::new());
+        let (mut written, mut low) = (Vec::new(), Vec::new());
         for run in runs {
-            let Sealed { outcomes, bytes, advanced: chains, changes: rows } = run;
-            results.push((outcomes, bytes));
-            changes.append(rows);
-            advanced.push(chains);
+            results.push((run.outcomes, run.bytes));
+            changes.append(run.changes);
+            advanced.push(run.advanced);
+            written.extend(run.written);
+            low.extend(run.low);
         }
-        self.commit(changes)?;
+        let chains: Vec<ChainAt> = written.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect();
+        self.commit(changes, &chains)?;
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -627,8 +718,13 @@ impl Engine {
                 let (mut page, i) = pages.of(*slot);
                 page.set_sending(i, take(chain));
             }
+            for &(slot, leased) in &written {
+                let (mut page, i) = pages.of(slot);
+                page.set_leased(i, leased);
+            }
         };
         let ((), rows) = self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
+        self.note_leases(!written.is_empty(), low.into_iter().map(|(slot, until)| (ChainAt::Session(slot), until)));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
     }
@@ -638,7 +734,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ or a kind is another one; [`Error::Store`]: then nothing has
-    /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE.
+    /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE,
+    /// REDELIVERED, BUFFER_FULL.
     pub fn decrypt(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Result<Rows, Error> {
         self.may_be_called()?;
         check_lengths("data", handles.len(), frames.len())?;
@@ -652,8 +749,14 @@ impl Engine {
         let mut prekeys: Vec<(u32, u32)> = named.into_iter().map(|(prekey, _)| prekey).collect();
         prekeys.dedup();
         let (plan, stock) = self.plan_with_stock(handles, prekeys)?;
+        let owner = |slot| {
+            let pages = self.columns.pages();
+            let (page, i) = pages.of(slot);
+            (page.account(i), page.tag(i))
+        };
+        let arrivals = self.arrivals(&plan, frames, owner, |row| kinds[row])?;
         let randomness = self.source.call(self.backend, handles.len())?;
-        let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness };
+        let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness, arrivals: &arrivals };
         // Two peers' frames that want one prekey must meet in one run, in order.
         let least = if conflict { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
         let runs = self.over_the_cores(&plan.runs(self.threads, least), |part| {
@@ -668,7 +771,7 @@ impl Engine {
             changed.extend(run.changed);
             consumed.extend(run.consumed);
         }
-        self.commit(changes)?;
+        self.commit(changes, &sessions(&changed))?;
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -688,6 +791,7 @@ impl Engine {
                 rows.events[row as usize] |= Events::STOCK_LOW.0;
             }
         }
+        self.note_arrivals(&arrivals, &mut rows);
         self.count(&rows, Some(&self.decrypted));
         Ok(rows)
     }
@@ -720,11 +824,12 @@ impl Engine {
 
     /// Counts a call's rows.
     pub(super) fn count(&self, rows: &Rows, well: Option<&AtomicU64>) {
-        let ok = rows.status.iter().filter(|&&status| status == Status::Ok as u8).count();
+        let count = |wanted: Status| rows.status.iter().filter(|&&status| status == wanted as u8).count() as u64;
+        let (ok, redelivered) = (count(Status::Ok), count(Status::Redelivered));
         if let Some(well) = well {
-            well.fetch_add(ok as u64, Ordering::Relaxed);
+            well.fetch_add(ok, Ordering::Relaxed);
         }
-        self.failed.fetch_add((rows.status.len() - ok) as u64, Ordering::Relaxed);
+        self.failed.fetch_add(rows.status.len() as u64 - ok - redelivered, Ordering::Relaxed);
     }
 
     pub(super) fn encrypted(&self) -> &AtomicU64 {
@@ -741,17 +846,31 @@ impl Engine {
     /// [`Error::Closed`], [`Error::Store`].
     pub fn stats(&self) -> Result<Stats, Error> {
         self.may_be_called()?;
+        let buffered_bytes = {
+            let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+            accounts.iter().flatten().map(|account| account.buffer().bytes()).sum()
+        };
+        let (calls_waited, leases_written) = self.leases.counts();
         Ok(Stats {
             accounts: self.accounts()?.len() as u64,
             sessions: self.columns.sessions(),
             rows_encrypted: self.encrypted.load(Ordering::Relaxed),
             rows_decrypted: self.decrypted.load(Ordering::Relaxed),
             rows_failed: self.failed.load(Ordering::Relaxed),
+            rows_buffered: self.buffered.load(Ordering::Relaxed),
+            buffered_bytes,
+            calls_waited,
+            leases_written,
             store_bytes: self.store().size_bytes()?,
             threads: self.threads as u64,
             backend: self.backend.name(),
         })
     }
+}
+
+/// The chains of changed peers.
+fn sessions(changed: &[(u32, Peer)]) -> Vec<ChainAt> {
+    changed.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect()
 }
 
 /// Runs' results as [`Rows::assemble`] takes them.

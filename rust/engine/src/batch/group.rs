@@ -1,6 +1,7 @@
 //! Groups by sender keys: distribute, accept, encrypt, decrypt, rotate. A handle is one sender's keys in one group.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use interlane_lanes::TILE;
@@ -9,7 +10,9 @@ use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{Encode, EncodeOwn, Sign, Verify};
 
 use super::accounts::{AccountId, pair};
+use super::buffer::{Arrivals, Repeats};
 use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
+use super::lease::{self, Ahead, ChainAt, Copied, Marks, Rest};
 use super::plan::{Claims, Entry, Plan};
 use super::randomness::{Purpose, Randomness};
 use super::records::{self, SenderKeyRecord};
@@ -27,7 +30,7 @@ use crate::wire::{DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderK
 const LEAST_ROWS: usize = 4;
 
 /// A sender's keys in a group.
-struct Slot {
+pub(super) struct Slot {
     account: u32,
     tag: [u8; 16],
     ours: bool,
@@ -36,11 +39,31 @@ struct Slot {
     record: Box<SenderKeyRecord>,
     /// Tags of the peers that were sent our key, and have been since it was made.
     holders: Vec<[u8; 16]>,
+    /// Where sends are leased: the counter of our chain in the store.
+    pub(super) leased: u64,
+    pub(super) marks: Marks,
 }
 
 impl Slot {
     fn key(&self) -> Key {
         Key { account: self.account, kind: RowKind::SenderKey, tag: self.tag }
+    }
+
+    /// What a lease is made of, unless a call is about to write it.
+    pub(super) fn copy_own(&self) -> Option<Copied> {
+        let SenderKeyRecord::Own(Some(own)) = &*self.record else { return None };
+        self.marks.is_quiet().then(|| Copied {
+            key: self.key(),
+            marks: self.marks,
+            leased: self.leased,
+            chain: own.chain.duplicate(),
+            rest: Rest::SenderKey(Box::new(own.duplicate())),
+        })
+    }
+
+    /// Whether the store is ahead of our chain.
+    pub(super) fn is_leased_ahead(&self) -> bool {
+        matches!(&*self.record, SenderKeyRecord::Own(Some(own)) if self.leased > own.chain.index)
     }
 
     fn empty(ours: bool) -> Box<SenderKeyRecord> {
@@ -57,21 +80,26 @@ pub(crate) struct Groups {
 }
 
 /// The slots, held still while rows are gathered or scattered.
-struct Slots<'a>(RwLockReadGuard<'a, Vec<Mutex<Slot>>>);
+pub(super) struct Slots<'a>(RwLockReadGuard<'a, Vec<Mutex<Slot>>>);
 
 impl Slots<'_> {
-    fn of(&self, slot: u32) -> MutexGuard<'_, Slot> {
+    pub(super) fn of(&self, slot: u32) -> MutexGuard<'_, Slot> {
         self.0[slot as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Groups {
-    fn slots(&self) -> Slots<'_> {
+    pub(super) fn slots(&self) -> Slots<'_> {
         Slots(self.slots.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn len(&self) -> usize {
         self.slots().0.len()
+    }
+
+    /// Claims sender keys.
+    pub(super) fn claim(&self, handles: &[u64]) -> Plan<'_> {
+        self.claims.claim(handles, self.len(), Vec::new())
     }
 
     /// Claims everything of an account that is about to be deleted.
@@ -91,7 +119,14 @@ impl Groups {
             let mut slot = slots.of(entry.slot);
             slot.record = Slot::empty(slot.ours);
             slot.holders.clear();
+            slot.marks.end();
         }
+    }
+}
+
+impl Slots<'_> {
+    pub(super) fn len(&self) -> u32 {
+        self.0.len() as u32
     }
 }
 
@@ -101,6 +136,9 @@ struct Scratch {
     key: Key,
     record: Box<SenderKeyRecord>,
     dirty: bool,
+    /// Of our chain: its next counter before this call, and its lease.
+    next: u64,
+    leased: u64,
 }
 
 /// What a run of a group call gives.
@@ -109,6 +147,20 @@ struct Ended {
     outcomes: Vec<Outcome>,
     bytes: Bytes,
     scratches: Vec<Scratch>,
+    repeats: Repeats,
+    /// What goes to the receive buffers.
+    kept: Changes,
+}
+
+/// What a group call puts in the store.
+#[derive(Default)]
+struct Put {
+    /// The sender keys whose rows are written.
+    chains: Vec<ChainAt>,
+    /// Our chains that need another lease soon, and up to where.
+    low: Vec<(ChainAt, u64)>,
+    /// Whether a send has to wait for this.
+    waited: bool,
 }
 
 /// A frame of ours in the making.
@@ -166,7 +218,8 @@ impl Engine {
                 let ours = sender.is_none();
                 let record = Slot::empty(ours);
                 let unloaded = self.durable();
-                slots.push(Mutex::new(Slot { account, tag, ours, unloaded, record, holders: Vec::new() }));
+                let (holders, leased, marks) = (Vec::new(), 0, Marks::default());
+                slots.push(Mutex::new(Slot { account, tag, ours, unloaded, record, holders, leased, marks }));
                 (slots.len() - 1) as u32
             });
             u64::from(*slot)
@@ -181,24 +234,31 @@ impl Engine {
         }
         let plan = self.groups.claims.claim(handles, self.groups.len(), Vec::new());
         let (mut keys, mut unloaded) = (Vec::new(), Vec::new());
-        let slots = self.groups.slots();
-        for entry in &plan.entries {
-            let slot = slots.of(entry.slot);
-            if slot.unloaded {
-                unloaded.push(entry.slot);
-                keys.extend([slot.key(), Key { kind: RowKind::Holders, ..slot.key() }]);
+        {
+            let slots = self.groups.slots();
+            for entry in &plan.entries {
+                let slot = slots.of(entry.slot);
+                if slot.unloaded {
+                    unloaded.push(entry.slot);
+                    keys.extend([slot.key(), Key { kind: RowKind::Holders, ..slot.key() }]);
+                }
             }
         }
         if !keys.is_empty() {
             self.store().load(&keys, &mut |at, body| {
+                let slots = self.groups.slots();
                 let mut slot = slots.of(unloaded[at / 2]);
                 if at.is_multiple_of(2) {
                     *slot.record = records::get(body)?;
+                    if let SenderKeyRecord::Own(Some(own)) = &*slot.record {
+                        slot.leased = own.chain.index;
+                    }
                 } else {
                     slot.holders = records::get(body)?;
                 }
                 Ok(())
             })?;
+            let slots = self.groups.slots();
             for slot in unloaded {
                 slots.of(slot).unloaded = false;
             }
@@ -222,36 +282,79 @@ impl Engine {
                 SenderKeyRecord::Theirs(states) => SenderKeyRecord::Theirs(states.duplicate()),
             });
             kept.push((ended.scratches.len(), *entry));
-            ended.scratches.push(Scratch { slot: entry.slot, key: slot.key(), record, dirty: false });
+            let next = if let SenderKeyRecord::Own(Some(own)) = &*record { own.chain.index } else { 0 };
+            let (key, leased) = (slot.key(), slot.leased);
+            ended.scratches.push(Scratch { slot: entry.slot, key, record, dirty: false, next, leased });
         }
         kept
     }
 
     /// Commits the runs of a group call and gives its rows.
-    fn end(&self, n: usize, plan: &Plan<'_>, runs: Vec<Ended>, rekeyed: bool) -> Result<Rows, Error> {
+    fn end(&self, n: usize, plan: &Plan<'_>, mut runs: Vec<Ended>, rekeyed: bool) -> Result<Rows, Error> {
         let mut changes = Changes::default();
-        for scratch in runs.iter().flat_map(|run| &run.scratches).filter(|scratch| scratch.dirty) {
-            records::put(&mut changes, scratch.key, &*scratch.record);
-            if rekeyed {
-                changes.delete(Key { kind: RowKind::Holders, ..scratch.key });
-            }
+        for run in &mut runs {
+            changes.append(take(&mut run.kept));
         }
-        if self.durable() {
-            self.commit(changes)?;
-        }
+        let mut scratches: Vec<&mut Scratch> =
+            runs.iter_mut().flat_map(|run| &mut run.scratches).filter(|scratch| scratch.dirty).collect();
+        let put = self.put_scratches(&mut changes, &mut scratches, rekeyed);
+        self.commit(changes, &put.chains)?;
         let mut results = vec![(unknown(plan), Bytes::default())];
         let slots = self.groups.slots();
         for run in runs {
             for scratch in run.scratches.into_iter().filter(|scratch| scratch.dirty) {
                 let mut slot = slots.of(scratch.slot);
                 slot.record = scratch.record;
+                slot.leased = scratch.leased;
+                slot.marks.end();
                 if rekeyed {
                     slot.holders.clear();
                 }
             }
             results.push((run.outcomes, run.bytes));
         }
+        drop(slots);
+        self.note_leases(put.waited, put.low);
         Ok(Rows::assemble(n, borrow(&results)))
+    }
+
+    /// Puts the sender keys that a call has changed: our chains as they are or, where sends are leased, as they are at
+    /// the end of their next lease, if the last one is used up.
+    fn put_scratches(&self, changes: &mut Changes, scratches: &mut [&mut Scratch], rekeyed: bool) -> Put {
+        let mut put = Put::default();
+        if !self.durable() {
+            return put;
+        }
+        let (mut leased, mut ends) = (Vec::new(), Vec::with_capacity(scratches.len()));
+        for scratch in scratches {
+            let Scratch { slot, key, record, next, leased: end, .. } = &mut **scratch;
+            let chain = ChainAt::SenderKey(*slot);
+            if rekeyed {
+                changes.delete(Key { kind: RowKind::Holders, ..*key });
+            }
+            let (Some(span), SenderKeyRecord::Own(Some(own))) = (self.leases.span(), &**record) else {
+                records::put(changes, *key, &**record);
+                put.chains.push(chain);
+                continue;
+            };
+            let index = own.chain.index;
+            let due = if rekeyed { Some(span.end(index)) } else { span.due(*next, index, *end) };
+            if let Some(until) = due {
+                *end = until;
+                ends.push(Ahead { chain: own.chain.duplicate(), until });
+                leased.push((*key, Box::new(own.duplicate())));
+                put.chains.push(chain);
+                put.waited |= !rekeyed;
+            } else if span.is_low(*next, index, *end) {
+                put.low.push((chain, span.end(*next)));
+            }
+        }
+        lease::step_ahead(self.backend, &mut ends);
+        for ((key, own), Ahead { chain, .. }) in leased.iter_mut().zip(&mut ends) {
+            std::mem::swap(&mut own.chain, chain);
+            records::put_own_sender_key(changes, *key, own);
+        }
+        put
     }
 
     /// The distribution message of one's own sender key, which is made where there is none.
@@ -453,23 +556,32 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has changed. Rows: NO_SENDER_KEY,
-    /// INVALID, DUPLICATE, TOO_FAR_AHEAD, UNKNOWN_HANDLE.
+    /// INVALID, DUPLICATE, TOO_FAR_AHEAD, UNKNOWN_HANDLE, REDELIVERED, BUFFER_FULL.
     pub fn group_decrypt(&self, handles: &[u64], frames: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), frames.len())?;
         let plan = self.plan_groups(handles)?;
+        let owner = |slot| {
+            let key = self.groups.slots().of(slot).key();
+            (key.account, key.tag)
+        };
+        let arrivals = self.arrivals(&plan, frames, owner, |_| Kind::SenderKeyMessage as u8)?;
         let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
-            self.open_group(&plan, &plan.entries[part], frames)
+            self.open_group(&plan, &plan.entries[part], frames, &arrivals)
         });
-        let rows = self.end(handles.len(), &plan, runs, false)?;
+        let mut rows = self.end(handles.len(), &plan, runs, false)?;
+        self.note_arrivals(&arrivals, &mut rows);
         self.count(&rows, Some(self.decrypted()));
         Ok(rows)
     }
 
-    fn open_group(&self, plan: &Plan<'_>, entries: &[Entry], frames: Packed<'_>) -> Ended {
+    fn open_group(&self, plan: &Plan<'_>, entries: &[Entry], frames: Packed<'_>, arrivals: &Arrivals<'_>) -> Ended {
         let mut ended = Ended::default();
         let mut rows = Vec::new();
         for (at, entry) in self.scratches(plan, entries, false, &mut ended) {
             for (wave, row) in plan.rows_of(&entry).enumerate() {
+                if arrivals.settle(row, &mut ended.outcomes, &mut ended.bytes) {
+                    continue;
+                }
                 match SenderKeyMessage::parse(frames.row(row as usize)) {
                     Some(message) => rows.push(Incoming { row, scratch: at, wave: wave as u32, message }),
                     None => ended.outcomes.push(Outcome::failed(row, Status::Invalid)),
@@ -485,10 +597,17 @@ impl Engine {
             while let Some(row) = rows.next_if(|row| row.wave == number) {
                 wave.push(row);
             }
+            wave.retain(|incoming| match ended.repeats.of(arrivals, incoming.row) {
+                Some(outcome) => {
+                    ended.outcomes.push(outcome);
+                    false
+                }
+                None => true,
+            });
             let mut attempts = self.verify_group(wave, &mut ended);
             self.advance_group(&mut attempts);
             for tile in attempts.chunks_mut(TILE) {
-                self.open_group_tile(tile, &mut ended);
+                self.open_group_tile(tile, arrivals, &mut ended);
             }
         }
         ended
@@ -553,7 +672,7 @@ impl Engine {
         }
     }
 
-    fn open_group_tile(&self, attempts: &mut [Attempt<'_>], ended: &mut Ended) {
+    fn open_group_tile(&self, attempts: &mut [Attempt<'_>], arrivals: &Arrivals<'_>, ended: &mut Ended) {
         let n = attempts.len();
         let mut seeds = tile::column::<32>();
         for (seed, attempt) in seeds.iter_mut().zip(attempts.iter()) {
@@ -574,7 +693,10 @@ impl Engine {
             };
             commit_attempt(attempt, &mut ended.scratches[attempt.incoming.scratch]);
             let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
-            ended.outcomes.push(Outcome { row, status, kind, events, start, len });
+            let outcome = Outcome { row, status, kind, events, start, len };
+            arrivals.keep(&outcome, &ended.bytes, &mut ended.kept);
+            ended.repeats.note(arrivals, outcome);
+            ended.outcomes.push(outcome);
         }
     }
 
@@ -599,8 +721,8 @@ impl Engine {
     pub fn group_holders(&self, handle: u64, distribution: &[u8], devices: &[u64]) -> Result<(), Error> {
         let plan = self.plan_groups(&[handle])?;
         let tags = self.device_tags(&plan, devices)?;
-        let slots = self.groups.slots();
         let (key, mut holders) = {
+            let slots = self.groups.slots();
             let slot = slots.of(plan.entries[0].slot);
             let sent = DistributionMessage::parse(distribution);
             match (&*slot.record, sent) {
@@ -615,9 +737,9 @@ impl Engine {
         if self.durable() {
             let mut changes = Changes::default();
             records::put(&mut changes, Key { kind: RowKind::Holders, ..key }, &holders);
-            self.commit(changes)?;
+            self.commit(changes, &[])?;
         }
-        slots.of(plan.entries[0].slot).holders = holders;
+        self.groups.slots().of(plan.entries[0].slot).holders = holders;
         Ok(())
     }
 

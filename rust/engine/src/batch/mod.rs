@@ -3,11 +3,13 @@
 
 mod accounts;
 mod agreement;
+mod buffer;
 mod columns;
 mod decrypt;
 mod encrypt;
 mod engine;
 mod group;
+mod lease;
 mod plan;
 mod randomness;
 mod records;
@@ -16,5 +18,7 @@ mod start;
 mod tile;
 
 pub use accounts::{AccountId, AccountInfo, Import, Upload};
+pub use buffer::BufferLimits;
 pub use engine::{Engine, Location, Options, PeerInfo, Stats};
+pub use lease::Durability;
 pub use rows::{Kind, Packed, Rows};

@@ -3,8 +3,12 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use super::buffer::Kept;
+use super::rows::Kind as RowKind;
+use crate::bytes::Bytes;
+use crate::error::{Error, Events};
 use crate::ratchet::{ChainKey, OwnSenderKey, Peer, SenderKeyStates, Session};
+use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind};
 
 /// A peer's own row.
@@ -17,7 +21,8 @@ struct PeerRecord<'a> {
 }
 
 /// The newest key of a chain, with as much of its ratchet key as tells it from other chains. It stands beside every
-/// session's row: the chain in there is older or the same, and where this row is missing the store is damaged.
+/// session's row, which has the chain's number at an earlier time and no key; where this row is missing the store is
+/// damaged.
 #[derive(Serialize, Deserialize)]
 struct ChainRecord {
     ratchet: [u8; 8],
@@ -52,6 +57,16 @@ pub(crate) fn get<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
     postcard::from_bytes(body).map_err(|_| damaged())
 }
 
+/// Puts our sender key.
+pub(crate) fn put_own_sender_key(changes: &mut Changes, key: Key, own: &OwnSenderKey) {
+    /// As [`SenderKeyRecord`] is written.
+    #[derive(Serialize)]
+    enum Borrowed<'a> {
+        Own(Option<&'a OwnSenderKey>),
+    }
+    put(changes, key, &Borrowed::Own(Some(own)));
+}
+
 /// Puts the sending chain's newest key.
 pub(crate) fn put_sending(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &ChainKey) {
     put_chain(changes, Key { kind: Kind::Sending, ..key }, ratchet_key, chain);
@@ -73,6 +88,42 @@ fn put_chain(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &Ch
     write(changes, key, MOST, &Borrowed { ratchet: ratchet_key.first_chunk().expect("8 of 32"), chain });
 }
 
+/// Puts a row of the receive buffer: when it was kept ‖ kind ‖ events ‖ plaintext.
+pub(crate) fn put_buffered(
+    changes: &mut Changes,
+    key: Key,
+    kept_at: u64,
+    kind: RowKind,
+    events: Events,
+    plaintext: &[u8],
+) {
+    changes.reserve(BUFFERED_HEAD + plaintext.len());
+    changes.put(key, |bytes| {
+        bytes.extend_from_slice(&kept_at.to_le_bytes());
+        bytes.extend_from_slice(&[kind as u8, events.0]);
+        bytes.extend_from_slice(plaintext);
+    });
+}
+
+/// Bytes of a buffered row before its plaintext.
+const BUFFERED_HEAD: usize = 8 + 1 + 1;
+
+/// When a row of the receive buffer was kept, and the length of its plaintext.
+pub(crate) fn buffered_at(body: &[u8]) -> Result<(u64, usize), Error> {
+    let (kept_at, rest) = body.split_first_chunk().ok_or_else(damaged)?;
+    Ok((u64::from_le_bytes(*kept_at), rest.len().checked_sub(2).ok_or_else(damaged)?))
+}
+
+/// Reads a row of the receive buffer.
+pub(crate) fn get_buffered(body: &[u8]) -> Result<Kept, Error> {
+    buffered_at(body)?;
+    let kinds = [RowKind::Message, RowKind::PrekeyMessage, RowKind::SenderKeyMessage];
+    let kind = kinds.into_iter().find(|&kind| kind as u8 == body[8]).ok_or_else(damaged)?;
+    let mut plaintext = Bytes::with_capacity(body.len() - BUFFERED_HEAD);
+    plaintext.extend_from_slice(&body[BUFFERED_HEAD..]);
+    Ok(Kept { kind, events: Events(body[9]), plaintext })
+}
+
 /// Which of a peer's rows are to be written.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Dirty {
@@ -81,8 +132,15 @@ pub(crate) struct Dirty {
     pub(crate) archived: bool,
 }
 
-/// Puts those of a peer's rows that changed.
-pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &str, peer: &Peer) {
+/// Puts those of a peer's rows that changed; the sending chain as `leased` has it, where that is given.
+pub(crate) fn put_peer(
+    changes: &mut Changes,
+    key: Key,
+    dirty: Dirty,
+    address: &str,
+    peer: &mut Peer,
+    leased: Option<&ChainKey>,
+) {
     if dirty.identity {
         put(
             changes,
@@ -91,10 +149,10 @@ pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &
         );
     }
     if dirty.current {
-        match &peer.current {
+        match &mut peer.current {
             Some(session) => {
-                put(changes, Key { kind: Kind::Session, ..key }, session);
-                put_sending(changes, key, &session.ratchet.public, &session.sending);
+                put_session(changes, Key { kind: Kind::Session, ..key }, session);
+                put_sending(changes, key, &session.ratchet.public, leased.unwrap_or(&session.sending));
                 match session.receiving.first() {
                     Some(newest) => put_receiving(changes, key, &newest.ratchet_key, &newest.chain),
                     None => changes.delete(Key { kind: Kind::Receiving, ..key }),
@@ -115,6 +173,23 @@ pub(crate) fn put_peer(changes: &mut Changes, key: Key, dirty: Dirty, address: &
             put(changes, Key { kind: Kind::Archive, ..key }, &sessions);
         }
     }
+}
+
+/// Puts a session without the keys that have rows of their own: this row stays while those move on, and no key of what
+/// was sent or received is to stay with it.
+fn put_session(changes: &mut Changes, key: Key, session: &mut Session) {
+    let blank = |chain: &ChainKey| ChainKey { key: Secret::default(), index: chain.index };
+    let mut sending = blank(&session.sending);
+    let mut receiving = session.receiving.first().map(|newest| blank(&newest.chain));
+    let mut exchange = |session: &mut Session| {
+        std::mem::swap(&mut session.sending, &mut sending);
+        if let (Some(newest), Some(chain)) = (session.receiving.first_mut(), &mut receiving) {
+            std::mem::swap(&mut newest.chain, chain);
+        }
+    };
+    exchange(session);
+    put(changes, key, session);
+    exchange(session);
 }
 
 /// The kinds of rows that a peer is made of.

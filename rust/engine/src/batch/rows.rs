@@ -85,6 +85,16 @@ pub struct Rows {
     pub offsets: Vec<i64>,
     /// The rows' bytes.
     pub data: Bytes,
+    /// The rows that are in a receive buffer, in order.
+    pub(crate) buffered: Vec<Buffered>,
+}
+
+/// What a received row is acknowledged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Buffered {
+    pub(crate) row: u32,
+    pub(crate) account: u32,
+    pub(crate) tag: [u8; 16],
 }
 
 /// How one row ended, and where its bytes are in its run's buffer.
@@ -111,6 +121,17 @@ impl Outcome {
 }
 
 impl Rows {
+    /// Rows of bytes that no session has to do with: without kinds and events.
+    pub fn of_bytes(status: Vec<u8>, offsets: Vec<i64>, data: Bytes) -> Self {
+        let n = status.len();
+        Self { status, kinds: vec![0; n], events: vec![0; n], offsets, data, buffered: Vec::new() }
+    }
+
+    /// Whether any row is to be acknowledged.
+    pub fn is_buffered(&self) -> bool {
+        !self.buffered.is_empty()
+    }
+
     /// Puts the runs' outcomes in the rows' order. Every row has exactly one outcome.
     pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = (&'a [Outcome], &'a [u8])> + Clone) -> Self {
         let mut rows = Self {
@@ -119,6 +140,7 @@ impl Rows {
             events: vec![0; n],
             offsets: vec![0; n + 1],
             data: Bytes::default(),
+            buffered: Vec::new(),
         };
         let mut in_order = true;
         let mut next = 0;

@@ -9,7 +9,7 @@ use super::agreement::{Agreements, Material, first_roots, root_steps};
 use super::engine::Engine;
 use super::plan::{Entry, Plan};
 use super::randomness::{Purpose, Randomness};
-use super::records::{self, Dirty};
+use super::records::Dirty;
 use super::rows::Outcome;
 use crate::error::{Events, Status};
 use crate::ratchet::{Bundle, CheckedBundle, Peer, Pending, Session};
@@ -80,17 +80,10 @@ pub(super) fn start(
         initiator.peer.begin(session);
         started.outcomes.push(Outcome::done(beginning.row, events));
     }
-    for initiator in initiators {
-        if !initiator.dirty.current {
-            continue;
-        }
-        if engine.durable() {
-            let address = engine.columns.name(initiator.slot);
-            let Initiator { key, dirty, ref peer, .. } = initiator;
-            records::put_peer(&mut started.changes, key, dirty, &address, peer);
-        }
-        started.changed.push((initiator.slot, initiator.peer));
-    }
+    initiators.retain(|initiator| initiator.dirty.current);
+    let changed = initiators.iter_mut().map(|Initiator { slot, key, dirty, peer, .. }| (*slot, *key, *dirty, peer));
+    engine.put_peers(&mut started.changes, changed);
+    started.changed.extend(initiators.into_iter().map(|initiator| (initiator.slot, initiator.peer)));
     started
 }
 
@@ -221,6 +214,7 @@ fn agree(
                 previous_counter: 0,
                 receiving: Vec::new(),
                 pending: Some(pending),
+                leased: 0,
             });
             session.begin_receiving(bundle.signed_prekey, take(receiving));
             (beginning, Some(session))

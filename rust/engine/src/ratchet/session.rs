@@ -28,6 +28,9 @@ pub(crate) struct Session {
     /// Newest first.
     pub(crate) receiving: Vec<Box<ReceivingChain>>,
     pub(crate) pending: Option<Pending>,
+    /// Where sends are leased: the sending chain's counter in the store.
+    #[serde(skip)]
+    pub(crate) leased: u64,
 }
 
 /// A receiving chain with what was jumped over on it.
@@ -98,6 +101,7 @@ impl Session {
         self.previous_counter = self.sending.index.saturating_sub(1) as u32;
         self.ratchet = ratchet;
         self.sending = chain;
+        self.leased = 0;
     }
 
     /// A copy to advance and to drop if the frame is not authentic.
@@ -115,6 +119,7 @@ impl Session {
             previous_counter: self.previous_counter,
             receiving: self.receiving.iter().map(|chain| chain.duplicate()).collect(),
             pending: self.pending,
+            leased: self.leased,
         }
     }
 }

@@ -37,11 +37,13 @@ pub(crate) enum Kind {
     SenderKey = 9,
     /// Who has our sender key.
     Holders = 10,
+    /// A plaintext that was given out and not acknowledged.
+    Buffered = 11,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers, which begin at 1.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Account,
         Self::SignedPrekey,
         Self::OneTimePrekey,
@@ -52,6 +54,7 @@ impl Kind {
         Self::Receiving,
         Self::SenderKey,
         Self::Holders,
+        Self::Buffered,
     ];
 
     /// The kind of this number.
@@ -122,6 +125,11 @@ impl Changes {
     /// Deletes a row; it need not exist.
     pub(crate) fn delete(&mut self, key: Key) {
         self.rows.push((key, Change::Delete));
+    }
+
+    /// Deletes rows before all that is here.
+    pub(crate) fn delete_before(&mut self, keys: &[Key]) {
+        self.rows.splice(0..0, keys.iter().map(|&key| (key, Change::Delete)));
     }
 
     /// Adds another part's changes behind these.

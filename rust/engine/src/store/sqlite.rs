@@ -34,7 +34,7 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 const APPLICATION_ID: i32 = 0x696c_616e;
 
 /// The version of the tables below.
-const SCHEMA: i32 = 1;
+const SCHEMA: i32 = 2;
 
 /// A wrapped data key is never deleted but overwritten with as many zeros, so that it never moves: SQLite wipes what it
 /// deletes, but where it moves neighbours to join or split pages it leaves copies of them in the gaps.

@@ -208,7 +208,7 @@ fn a_newer_schema_and_other_files_are_refused_and_left_alone() {
     let folder = Folder::new();
     folder.open().close().unwrap();
     folder.raw().pragma_update(None, "user_version", SCHEMA + 1).unwrap();
-    refused(open(&folder.path()), "has schema 2, this interlane knows 1: update interlane");
+    refused(open(&folder.path()), "has schema 3, this interlane knows 2: update interlane");
     folder.raw().pragma_update(None, "user_version", 0).unwrap();
     refused(open(&folder.path()), "damaged");
 

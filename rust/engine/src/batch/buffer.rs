@@ -1,0 +1,391 @@
+//! The receive buffer: plaintexts that were given out and not yet acknowledged.
+//!
+//! A frame's key is spent in the transaction that takes its plaintext in. Whoever dies between that and handling the
+//! plaintext gets it again when the frame is delivered again: a frame is known by
+//!
+//! ```text
+//! tag = HMAC-SHA256(account's tag key, row kind ‖ frame kind ‖ tag of its sender ‖ frame), 16 bytes
+//! ```
+//!
+//! so that the store tells nobody which frames came, and one sender's frame is not another's.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{MutexGuard, PoisonError};
+
+use interlane_lanes::kernels::hmac::Hmac;
+
+use super::accounts::{Account, AccountId, RunAccounts, now};
+use super::engine::Engine;
+use super::plan::Plan;
+use super::records;
+use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
+use crate::bytes::Bytes;
+use crate::error::{Error, Events, Status};
+use crate::limits::{BUFFERED_ROW_BYTES, MAX_PENDING_ACKS};
+use crate::secret::SecretColumn;
+use crate::store::{Changes, Key, Kind as RowKind};
+
+/// Rows whose tags one core makes at a time.
+const RUN: usize = 1_024;
+
+/// What a receive buffer may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct BufferLimits {
+    /// Bytes of an account's rows, each counted with [`BUFFERED_ROW_BYTES`] beside its plaintext.
+    pub bytes: u64,
+    /// Seconds that a row is kept for.
+    pub seconds: u64,
+}
+
+/// What is known of an account's buffered rows; their plaintexts are in the store.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    /// When a row was kept, and its bytes.
+    rows: HashMap<[u8; 16], (u64, u64)>,
+    /// The oldest first. What was acknowledged stays here until its turn.
+    by_age: VecDeque<(u64, [u8; 16])>,
+    bytes: u64,
+    /// Bytes that calls under way may yet need.
+    reserved: u64,
+}
+
+impl Buffer {
+    /// The rows that a store has, in any order.
+    pub(crate) fn load(mut found: Vec<(u64, [u8; 16], usize)>) -> Self {
+        found.sort_unstable();
+        let mut buffer = Self::default();
+        for (kept_at, tag, len) in found {
+            buffer.insert(tag, kept_at, len);
+        }
+        buffer
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn insert(&mut self, tag: [u8; 16], kept_at: u64, len: usize) {
+        let bytes = row_bytes(len);
+        if self.rows.insert(tag, (kept_at, bytes)).is_none() {
+            self.bytes += bytes;
+            self.by_age.push_back((kept_at, tag));
+        }
+    }
+
+    fn remove(&mut self, tag: &[u8; 16]) -> bool {
+        let Some((_, bytes)) = self.rows.remove(tag) else { return false };
+        self.bytes -= bytes;
+        // Few rows live long: what is left of the others must not pile up behind one that does.
+        if self.by_age.len() > 2 * self.rows.len() + RUN {
+            let rows = &self.rows;
+            self.by_age.retain(|(kept_at, tag)| rows.get(tag).is_some_and(|(at, _)| at == kept_at));
+        }
+        true
+    }
+
+    /// Takes out what was kept before `before`.
+    fn expire(&mut self, before: u64, mut gone: impl FnMut([u8; 16])) {
+        while let Some(&(kept_at, tag)) = self.by_age.front()
+            && kept_at < before
+        {
+            self.by_age.pop_front();
+            if self.rows.get(&tag).is_some_and(|(at, _)| *at == kept_at) {
+                self.remove(&tag);
+                gone(tag);
+            }
+        }
+    }
+}
+
+fn row_bytes(len: usize) -> u64 {
+    len as u64 + BUFFERED_ROW_BYTES
+}
+
+/// A row as it is kept.
+pub(crate) struct Kept {
+    pub(crate) kind: Kind,
+    pub(crate) events: Events,
+    pub(crate) plaintext: Bytes,
+}
+
+/// A row that ends before it is tried.
+enum Settled {
+    Redelivered(Kept),
+    Full,
+}
+
+/// The rows of a call that receives: which frames they are, and which of them were received before.
+pub(crate) struct Arrivals<'e> {
+    accounts: RunAccounts<'e>,
+    /// For each row, its account's place. Empty where nothing is buffered: then no row is looked at.
+    owners: Vec<Option<usize>>,
+    tags: Vec<[u8; 16]>,
+    settled: HashMap<u32, Settled>,
+    /// Whether what is opened is kept.
+    keeps: bool,
+    now: u64,
+    reserved: HashMap<usize, u64>,
+}
+
+impl Drop for Arrivals<'_> {
+    fn drop(&mut self) {
+        for (&place, &bytes) in &self.reserved {
+            self.accounts[place].buffer().reserved -= bytes;
+        }
+    }
+}
+
+impl Account {
+    pub(super) fn buffer(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Looks the frames of a planned call up. `owner` gives a slot's account and tag, `kind` a row's kind of frame.
+    pub(super) fn arrivals(
+        &self,
+        plan: &Plan<'_>,
+        frames: Packed<'_>,
+        owner: impl Fn(u32) -> (u32, [u8; 16]),
+        kind: impl Fn(usize) -> u8 + Sync,
+    ) -> Result<Arrivals<'_>, Error> {
+        let mut arrivals = Arrivals {
+            accounts: self.accounts_of_run(),
+            owners: Vec::new(),
+            tags: Vec::new(),
+            settled: HashMap::new(),
+            keeps: self.buffer_limits().is_some(),
+            now: now(),
+            reserved: HashMap::new(),
+        };
+        if !arrivals.keeps && !self.buffers_anything() {
+            return Ok(arrivals);
+        }
+        let n = frames.len();
+        arrivals.owners.resize(n, None);
+        let mut senders = vec![[0; 16]; n];
+        for entry in &plan.entries {
+            let (account, tag) = owner(entry.slot);
+            let place = arrivals.accounts.find(account);
+            for row in plan.rows_of(entry) {
+                (arrivals.owners[row as usize], senders[row as usize]) = (place, tag);
+            }
+        }
+        let parts: Vec<Range<usize>> = (0..n).step_by(RUN).map(|start| start..(start + RUN).min(n)).collect();
+        let made = self.over_the_cores(&parts, |part| {
+            let rows: Vec<usize> = part.filter(|&row| arrivals.owners[row].is_some()).collect();
+            let account = |&row: &usize| &arrivals.accounts[arrivals.owners[row].expect("the others were left out")];
+            let heads: Vec<[u8; 18]> = rows
+                .iter()
+                .map(|&row| {
+                    let mut head = [0; 18];
+                    (head[0], head[1]) = (RowKind::Buffered as u8, kind(row));
+                    head[2..].copy_from_slice(&senders[row]);
+                    head
+                })
+                .collect();
+            let mut hashes = vec![[0; 32]; rows.len()];
+            self.backend.run(Hmac {
+                keys: &SecretColumn::copy_of(rows.iter().map(|row| account(row).tag_key())),
+                heads: &heads.iter().map(|head| &head[..]).collect::<Vec<_>>(),
+                tails: &rows.iter().map(|&row| frames.row(row)).collect::<Vec<_>>(),
+                out: &mut hashes,
+            });
+            (rows, hashes)
+        });
+        arrivals.tags.resize(n, [0; 16]);
+        for (row, hash) in made.iter().flat_map(|(rows, hashes)| rows.iter().zip(hashes)) {
+            arrivals.tags[*row] = *hash.first_chunk().expect("16 of 32");
+        }
+        self.settle_known(&mut arrivals, frames)?;
+        Ok(arrivals)
+    }
+
+    /// Finds the rows that are in the buffer, and those for which it has no room.
+    fn settle_known(&self, arrivals: &mut Arrivals<'_>, frames: Packed<'_>) -> Result<(), Error> {
+        let (mut known, mut keys, mut expired) = (Vec::new(), Vec::new(), Vec::new());
+        let mut looked_at: Option<usize> = None;
+        for row in 0..arrivals.tags.len() {
+            let Some(place) = arrivals.owners[row] else { continue };
+            let account = &arrivals.accounts[place];
+            let mut buffer = account.buffer();
+            if let Some(limits) = self.buffer_limits()
+                && looked_at.replace(place) != Some(place)
+            {
+                buffer.expire(arrivals.now.saturating_sub(limits.seconds), |tag| {
+                    expired.push(account.key(RowKind::Buffered, tag));
+                });
+            }
+            if buffer.rows.contains_key(&arrivals.tags[row]) {
+                known.push(row as u32);
+                keys.push(account.key(RowKind::Buffered, arrivals.tags[row]));
+            } else if let Some(limits) = self.buffer_limits() {
+                let bytes = row_bytes(frames.row(row).len());
+                if buffer.bytes + buffer.reserved + bytes > limits.bytes {
+                    arrivals.settled.insert(row as u32, Settled::Full);
+                } else {
+                    buffer.reserved += bytes;
+                    *arrivals.reserved.entry(place).or_default() += bytes;
+                }
+            }
+        }
+        self.forget_buffered(expired)?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.store().load(&keys, &mut |at, body| {
+            arrivals.settled.insert(known[at], Settled::Redelivered(records::get_buffered(body)?));
+            Ok(())
+        })
+    }
+
+    /// After the commit: notes what was kept, and gives the rows what they are acknowledged by.
+    pub(super) fn note_arrivals(&self, arrivals: &Arrivals<'_>, rows: &mut Rows) {
+        for (row, (&tag, &owner)) in arrivals.tags.iter().zip(&arrivals.owners).enumerate() {
+            let Some(place) = owner else { continue };
+            let account = &arrivals.accounts[place];
+            if rows.status[row] == Status::Ok as u8 && arrivals.keeps {
+                let len = rows.offsets[row + 1] - rows.offsets[row];
+                account.buffer().insert(tag, arrivals.now, len as usize);
+                self.note_buffered(1);
+            } else if rows.status[row] != Status::Redelivered as u8 {
+                continue;
+            }
+            rows.buffered.push(Buffered { row: row as u32, account: account.id, tag });
+        }
+    }
+
+    /// The caller has handled these rows of a result (all of them, where `which` is not given): their plaintexts
+    /// are freed, and a frame that comes again is a DUPLICATE. Rows that are not buffered are passed over. Gives how
+    /// many there were. It is written with the next commit: nothing is lost if that does not come about, for the
+    /// rows are then given once more.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a row that the result does not have; [`Error::Store`].
+    pub fn acknowledge(&self, rows: &Rows, which: Option<&[u64]>) -> Result<usize, Error> {
+        self.may_be_called()?;
+        let mut freed = Vec::new();
+        let mut free = |buffered: &Buffered| {
+            let Ok(account) = self.find(AccountId(buffered.account)) else { return };
+            if account.buffer().remove(&buffered.tag) {
+                freed.push(account.key(RowKind::Buffered, buffered.tag));
+            }
+        };
+        match which {
+            None => rows.buffered.iter().for_each(free),
+            Some(which) => {
+                let n = rows.status.len() as u64;
+                if let Some(row) = which.iter().find(|&&row| row >= n) {
+                    return Err(Error::Malformed(format!("rows: {row} is not one; the result has {n}")));
+                }
+                for &row in which {
+                    if let Ok(at) = rows.buffered.binary_search_by_key(&(row as u32), |buffered| buffered.row) {
+                        free(&rows.buffered[at]);
+                    }
+                }
+            }
+        }
+        let count = freed.len();
+        self.forget_buffered(freed)?;
+        Ok(count)
+    }
+
+    /// Rows that are to go from the store, with the next commit.
+    fn forget_buffered(&self, gone: Vec<Key>) -> Result<(), Error> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.unnote_buffered(gone.len() as u64);
+        let pending = {
+            let mut pending = self.acknowledged();
+            pending.extend(gone);
+            pending.len()
+        };
+        if pending >= MAX_PENDING_ACKS { self.commit_acknowledged() } else { Ok(()) }
+    }
+}
+
+impl Arrivals<'_> {
+    /// Ends a row that was received before, or for which there is no room; whether it did.
+    pub(super) fn settle(&self, row: u32, outcomes: &mut Vec<Outcome>, bytes: &mut Bytes) -> bool {
+        match self.settled.get(&row) {
+            None => return false,
+            Some(Settled::Full) => outcomes.push(Outcome::failed(row, Status::BufferFull)),
+            Some(Settled::Redelivered(kept)) => {
+                let (start, len) = (bytes.len(), kept.plaintext.len());
+                bytes.reserve(len);
+                bytes.extend_from_slice(&kept.plaintext);
+                let (status, kind, events) = (Status::Redelivered, kept.kind, kept.events);
+                outcomes.push(Outcome { row, status, kind, events, start, len });
+            }
+        }
+        true
+    }
+
+    /// Keeps what a row gave, in the transaction that makes it so.
+    pub(super) fn keep(&self, outcome: &Outcome, bytes: &[u8], changes: &mut Changes) {
+        if let (true, Some(place)) = (self.keeps, self.owner(outcome.row)) {
+            let key = self.accounts[place].key(RowKind::Buffered, self.tags[outcome.row as usize]);
+            let plaintext = &bytes[outcome.start..outcome.start + outcome.len];
+            records::put_buffered(changes, key, self.now, outcome.kind, outcome.events, plaintext);
+        }
+    }
+
+    fn owner(&self, row: u32) -> Option<usize> {
+        self.owners.get(row as usize).copied().flatten()
+    }
+}
+
+/// The frames that a run has opened on sessions with several rows: a frame may come twice in one call.
+#[derive(Default)]
+pub(super) struct Repeats(HashMap<[u8; 16], Outcome>);
+
+impl Repeats {
+    /// Notes a row that was opened.
+    pub(super) fn note(&mut self, arrivals: &Arrivals<'_>, outcome: Outcome) {
+        if arrivals.keeps && arrivals.owner(outcome.row).is_some() {
+            self.0.insert(arrivals.tags[outcome.row as usize], outcome);
+        }
+    }
+
+    /// How a row ends whose frame was opened before in this call.
+    pub(super) fn of(&self, arrivals: &Arrivals<'_>, row: u32) -> Option<Outcome> {
+        let first = self.0.get(arrivals.tags.get(row as usize)?)?;
+        Some(Outcome { row, status: Status::Redelivered, ..*first })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_leave_in_the_order_of_their_age() {
+        let tag = |i: u8| [i; 16];
+        let mut buffer = Buffer::load(vec![(30, tag(3), 5), (10, tag(1), 5), (20, tag(2), 5)]);
+        assert_eq!((buffer.len(), buffer.bytes()), (3, 3 * row_bytes(5)));
+        assert!(buffer.remove(&tag(1)) && !buffer.remove(&tag(1)));
+        let mut gone = Vec::new();
+        buffer.expire(30, |tag| gone.push(tag));
+        assert_eq!(gone, [tag(2)]);
+        assert_eq!((buffer.len(), buffer.bytes()), (1, row_bytes(5)));
+    }
+
+    #[test]
+    fn acknowledged_rows_do_not_pile_up_behind_an_old_one() {
+        let mut buffer = Buffer::load(vec![(1, [0; 16], 0)]);
+        for i in 0..100_000_u128 {
+            let tag = (i + 1).to_le_bytes();
+            buffer.insert(tag, 2, 100);
+            assert!(buffer.remove(&tag));
+        }
+        assert!(buffer.by_age.len() <= 2 + RUN);
+        assert_eq!((buffer.len(), buffer.bytes()), (1, row_bytes(0)));
+    }
+}
