@@ -325,7 +325,9 @@ def readme(text: str, results: Iterable[Result]) -> str:
     groups = _grouped(results)
 
     def block(found: re.Match[str]) -> str:
-        return found["begin"] + _markdown(groups[found["cpu"], found["backend"]]) + found["end"]
+        cpu, backend = found["cpu"], found["backend"]
+        table = _markdown(groups[cpu, backend])
+        return f"{found['begin']}\nOn {cpu}, backend `{backend}`:\n{table}{found['end']}"
 
     return README_BLOCK.sub(block, text)
 
