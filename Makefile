@@ -50,8 +50,8 @@ lint: $(NATIVE) ## formats, clippy, ruff, mypy, stubs, layers, licences
 		echo 'licences: left out, cargo-deny is not installed (cargo install --locked cargo-deny)'; \
 	fi
 
-bench: $(NATIVE) peers ## the benchmark suite: a table, a plot, benches/results.json
-	$(INTERLANE) bench
+bench: $(NATIVE) peers ## the benchmark suite: a table, a plot, benches/results.json; PEERS=native adds a Rust peer
+	$(INTERLANE) bench $(if $(PEERS),--peers=$(PEERS))
 
 # Its own environment: what is in .venv must not be what makes it work.
 wheel: $(INSTALLED) ## a manylinux2014 wheel, audited and tried in a clean environment

@@ -11,7 +11,7 @@ import pytest
 from conftest import Live, Sizes, Versus
 from interlane import Engine, Rows
 from linked import MEMORY, PLAINTEXT, Handles, Packed, accounts, address
-from report import GO
+from report import GO, WACORE
 
 GROUP = "120363000000000000@g.us"
 
@@ -56,7 +56,8 @@ def senders(sizes: Sizes) -> Iterator[Senders]:
     far.close()
 
 
-def bench_group_send(versus: Versus, senders: Senders, live: Live) -> None:
+@pytest.mark.parametrize("peer", [GO, WACORE])
+def bench_group_send(versus: Versus, senders: Senders, live: Live, peer: str) -> None:
     sent: list[Rows] = []
 
     def prepare() -> None:
@@ -66,12 +67,13 @@ def bench_group_send(versus: Versus, senders: Senders, live: Live) -> None:
     def ours(_: None) -> None:
         sent.append(senders.send())
 
-    rows, theirs = len(senders.sending), live.clock(GO, "group/send")
-    versus("group/send", GO, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
+    rows, theirs = len(senders.sending), live.clock(peer, "group/send")
+    versus("group/send", peer, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
     prepare()
 
 
-def bench_group_open(versus: Versus, senders: Senders, live: Live) -> None:
+@pytest.mark.parametrize("peer", [GO, WACORE])
+def bench_group_open(versus: Versus, senders: Senders, live: Live, peer: str) -> None:
     opened: list[Rows] = []
 
     def prepare() -> Rows:
@@ -82,6 +84,6 @@ def bench_group_open(versus: Versus, senders: Senders, live: Live) -> None:
     def ours(sent: Rows) -> None:
         opened.append(senders.open(sent))
 
-    rows, theirs = len(senders.opening), live.clock(GO, "group/open")
-    versus("group/open", GO, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
+    rows, theirs = len(senders.opening), live.clock(peer, "group/open")
+    versus("group/open", peer, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
     senders.check(opened.pop())

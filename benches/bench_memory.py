@@ -50,7 +50,7 @@ def bench_allocations(record: Recorder) -> None:
     if shutil.which("cargo") is None:
         pytest.skip("the count needs cargo")
     ran = subprocess.run(
-        ["cargo", "run", "--release", "--quiet"],  # noqa: S607
+        ["cargo", "run", "--release", "--quiet"],  # noqa: S607 - the developer's own
         cwd=HERE / "allocations",
         env={**os.environ, "CARGO_TARGET_DIR": str(HERE.parent / "target")},
         capture_output=True,
@@ -69,7 +69,7 @@ def bench_allocations(record: Recorder) -> None:
 
 
 def idle_sessions(kind: str, sessions: int) -> dict[str, Any]:
-    ran = subprocess.run(  # noqa: S603
+    ran = subprocess.run(  # noqa: S603 - a script of this folder
         [sys.executable, str(HERE / "idle_sessions.py"), kind, str(sessions)],
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""Pairwise sessions: warm messages, turns, set-ups, single calls, two workers."""
+"""Pairwise sessions: warm messages, turns, set-ups, small calls, two workers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import pytest
 import vodozemac
 from conftest import Live, Sizes, Versus, clock
 from interlane import Kind, Rows
-from linked import MEMORY, PLAINTEXT, Handles, Linked, Packed, bundles, handles, link
-from report import GO, LIBSIGNAL_CLIENT, ONE_THREAD, VODOZEMAC
+from linked import MEMORY, PLAINTEXT, Handles, Linked, Packed, address, bundles, handles, link
+from report import GO, LIBSIGNAL_CLIENT, ONE_ROW, ONE_THREAD, PORTABLE, VODOZEMAC, WACORE, WACORE_BEST
 
 # Olm accounts keep so many one-time keys.
 OLM_KEYS_MAX = 50
-SINGLE_CALLS = 1_000
+# Of calls of a few rows.
+FEW_SESSIONS = 1_000
+DEVICES = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +95,31 @@ def bench_encrypt_list(versus: Versus, linked: Linked, olm: list[vodozemac.Sessi
     prepare()
 
 
-def bench_encrypt_warm_libsignal_client(versus: Versus, linked: Linked, live: Live) -> None:
+@pytest.mark.parametrize("peer", [LIBSIGNAL_CLIENT, WACORE])
+def bench_encrypt_warm(versus: Versus, linked: Linked, live: Live, peer: str) -> None:
     prepare, ours = encryption(linked)
-    theirs = live.clock(LIBSIGNAL_CLIENT, "encrypt/warm")
-    versus("encrypt/warm", LIBSIGNAL_CLIENT, rows=linked.rows, prepare=prepare, ours=ours, theirs=theirs)
+    theirs = live.clock(peer, "encrypt/warm")
+    versus("encrypt/warm", peer, rows=linked.rows, prepare=prepare, ours=ours, theirs=theirs)
     prepare()
 
 
-@pytest.mark.parametrize("peer", [GO, LIBSIGNAL_CLIENT])
+def bench_encrypt_warm_avx2(versus: Versus, sizes: Sizes, olm: list[vodozemac.Session]) -> None:
+    """What a CPU without AVX-512 does, beside what is used here."""
+    if "avx2" not in interlane.backends() or interlane.backend() != interlane.backends()[0]:
+        pytest.skip("encrypt/warm: a backend was asked for, or this CPU has no AVX2")
+    if interlane.backend() == "avx2":
+        pytest.skip("encrypt/warm: avx2 is the backend in use")
+    linked = link(sizes.rows, backend="avx2")
+    prepare, ours = encryption(linked)
+    theirs = olm_clock(olm)
+    versus(
+        "encrypt/warm", VODOZEMAC, rows=linked.rows, prepare=prepare, ours=ours, theirs=theirs, backend="avx2"
+    )
+    prepare()
+    linked.close()
+
+
+@pytest.mark.parametrize("peer", [GO, LIBSIGNAL_CLIENT, WACORE])
 def bench_decrypt_warm(versus: Versus, linked: Linked, live: Live, peer: str) -> None:
     opened: list[Rows] = [linked.open_sent(linked.send())]
 
@@ -116,32 +135,104 @@ def bench_decrypt_warm(versus: Versus, linked: Linked, live: Live, peer: str) ->
     linked.check(opened.pop())
 
 
+class FewRows:
+    """Calls of a few rows, over the first sessions of `linked`."""
+
+    def __init__(self, linked: Linked) -> None:
+        self._linked = linked
+        self.rows = min(FEW_SESSIONS, linked.rows)
+        self._sent: list[list[Rows]] = []
+
+    def calls(self, of_rows: int) -> Callable[[], int]:
+        """A loop with one row of each session, as a program writes it that has a message or some."""
+        near = self._linked.near
+        sessions = self._linked.near_handles[: self.rows].tolist()
+        batches = [sessions[first : first + of_rows] for first in range(0, self.rows, of_rows)]
+        plaintexts = [PLAINTEXT] * of_rows
+
+        def loop() -> int:
+            self._sent.append([near.encrypt(batch, plaintexts) for batch in batches])
+            return self.rows
+
+        return loop
+
+    def check(self) -> None:
+        """Opens what was sent, in its order."""
+        far_handles = self._linked.far_handles[: self.rows]
+        for sent in self._sent:
+            frames = [frame for rows in sent for frame in rows.tolist()]
+            opened = self._linked.far.decrypt(far_handles, "msg", frames)
+            assert opened.tolist() == [PLAINTEXT] * self.rows
+        self._sent.clear()
+
+
 def bench_rows_1(versus: Versus, linked: Linked, olm: list[vodozemac.Session]) -> None:
-    """A call a message, as a program writes it that has one message."""
-    calls = min(SINGLE_CALLS, linked.rows)
-    near, singles = linked.near, linked.near_handles[:calls].tolist()
-    sent: list[list[Rows]] = []
-
-    def ours(_: None) -> None:
-        sent.append([near.encrypt([handle], [PLAINTEXT]) for handle in singles])
-
-    def prepare() -> None:
-        while sent:
-            frames = [rows.tolist()[0] for rows in sent.pop()]
-            opened = linked.far.decrypt(linked.far_handles[:calls], "msg", frames)
-            assert opened.tolist() == [PLAINTEXT] * calls
-
-    ours(None)
-    prepare()
+    few = FewRows(linked)
+    loop = few.calls(1)
+    loop()
+    few.check()
     versus(
-        "rows/1", VODOZEMAC, rows=calls, batch=1, prepare=prepare, ours=ours, theirs=olm_clock(olm[:calls])
+        "rows/1",
+        VODOZEMAC,
+        rows=few.rows,
+        batch=1,
+        prepare=few.check,
+        ours=lambda _: loop(),
+        theirs=olm_clock(olm[: few.rows]),
     )
-    prepare()
+    few.check()
 
 
-def bench_setup(versus: Versus, sizes: Sizes, live: Live) -> None:
+def bench_rows_1_portable(versus: Versus, linked: Linked) -> None:
+    """What lanes cost who has one row."""
+    if interlane.backend() == PORTABLE:
+        pytest.skip("rows/1: portable is its own peer")
+    portable = link(min(FEW_SESSIONS, linked.rows), backend=PORTABLE)
+    few, theirs = FewRows(linked), FewRows(portable)
+    loop, their_loop = few.calls(1), theirs.calls(1)
+
+    def check() -> None:
+        few.check()
+        theirs.check()
+
+    loop()
+    their_loop()
+    check()
+    versus(
+        "rows/1",
+        PORTABLE,
+        rows=few.rows,
+        batch=1,
+        prepare=check,
+        ours=lambda _: loop(),
+        theirs=clock(their_loop),
+    )
+    check()
+    portable.close()
+
+
+def bench_rows_4(versus: Versus, linked: Linked) -> None:
+    few = FewRows(linked)
+    loop = few.calls(4)
+    loop()
+    few.check()
+    versus(
+        "rows/4",
+        ONE_ROW,
+        rows=few.rows,
+        batch=4,
+        prepare=few.check,
+        ours=lambda _: loop(),
+        theirs=clock(few.calls(1)),
+    )
+    few.check()
+
+
+@pytest.mark.parametrize("peer", [GO, WACORE, WACORE_BEST])
+def bench_setup(versus: Versus, sizes: Sizes, live: Live, peer: str) -> None:
     """From a bundle with a one-time prekey: the session, then its first message. Each round has its own
     engine."""
+    theirs = live.clock(peer, "setup")
     rows, plaintexts = sizes.rows, Packed.repeated(PLAINTEXT, sizes.rows)
     far = interlane.open(MEMORY, threads=1)
     # An initiator does not know that another one has been given the same bundle.
@@ -173,13 +264,89 @@ def bench_setup(versus: Versus, sizes: Sizes, live: Live) -> None:
     opened = far.decrypt(handles(far, rows), sent.kinds, sent.data, sent.offsets)
     assert opened.ok.all()
     assert np.array_equal(opened.data, plaintexts.data)
-    versus("setup", GO, rows=rows, prepare=prepare, ours=ours, theirs=live.clock(GO, "setup"))
+    versus("setup", peer, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
     finish()
     far.close()
 
 
-def bench_turn(versus: Versus, sizes: Sizes, live: Live) -> None:
+@pytest.mark.parametrize("peer", [WACORE, WACORE_BEST])
+def bench_setup_responder(versus: Versus, sizes: Sizes, live: Live, peer: str) -> None:
+    """The first message of a session that the peer has started. Each round has its own engines."""
+    theirs = live.clock(peer, "setup/responder")
+    rows, plaintexts = sizes.rows, Packed.repeated(PLAINTEXT, sizes.rows)
+    used: list[tuple[interlane.Engine, Rows]] = []
+
+    def prepare() -> tuple[interlane.Engine, Handles, Rows]:
+        finish()
+        near, far = interlane.open(MEMORY, threads=1), interlane.open(MEMORY, threads=1)
+        near_handles = handles(near, rows)
+        assert near.start_sessions(near_handles, bundles(far, rows)).ok.all()
+        sent = near.encrypt(near_handles, plaintexts.data, plaintexts.offsets)
+        assert (sent.kinds == Kind.PKMSG).all()
+        near.close()
+        return far, handles(far, rows), sent
+
+    def ours(prepared: tuple[interlane.Engine, Handles, Rows]) -> None:
+        far, far_handles, sent = prepared
+        used.append((far, far.decrypt(far_handles, sent.kinds, sent.data, sent.offsets)))
+
+    def finish() -> None:
+        while used:
+            far, opened = used.pop()
+            assert opened.ok.all()
+            assert np.array_equal(opened.data, plaintexts.data)
+            far.close()
+
+    ours(prepare())
+    versus("setup/responder", peer, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
+    finish()
+
+
+@pytest.mark.parametrize("peer", [WACORE, WACORE_BEST])
+def bench_fanout(versus: Versus, sizes: Sizes, live: Live, peer: str) -> None:
+    """One account to devices that it has no session with: all the sessions, then a message to each. Each
+    device has an identity of its own. Each round has its own engine."""
+    theirs = live.clock(peer, "fanout/1000")
+    rows = min(DEVICES, sizes.rows)
+    plaintexts = Packed.repeated(PLAINTEXT, rows)
+    far = interlane.open(MEMORY, threads=1)
+    devices = [far.account(f"device-{n}@bench.example", create=True) for n in range(rows)]
+    published = [next(iter(device.prekeys(1).bundles())) for device in devices]
+    addresses = [address(n) for n in range(rows)]
+    used: list[tuple[interlane.Engine, Rows]] = []
+
+    def prepare() -> interlane.Account:
+        finish()
+        return interlane.open(MEMORY, threads=1).account("sender@bench.example", create=True)
+
+    def ours(sender: interlane.Account) -> None:
+        sender.start_sessions(addresses, published)
+        sent = sender.encrypt(addresses, plaintexts.data, plaintexts.offsets)
+        used.append((sender.engine, sent))
+
+    def finish() -> None:
+        while used:
+            engine, sent = used.pop()
+            assert sent.ok.all()
+            assert (sent.kinds == Kind.PKMSG).all()
+            engine.close()
+
+    # Opened once: the one-time prekeys are spent then.
+    ours(prepare())
+    sent = used[0][1]
+    at_devices = far.sessions(devices, [address(0)] * rows)
+    opened = far.decrypt(at_devices, sent.kinds, sent.data, sent.offsets)
+    assert opened.ok.all()
+    assert np.array_equal(opened.data, plaintexts.data)
+    versus("fanout/1000", peer, rows=rows, prepare=prepare, ours=ours, theirs=theirs)
+    finish()
+    far.close()
+
+
+@pytest.mark.parametrize("peer", [GO, WACORE, WACORE_BEST])
+def bench_turn(versus: Versus, sizes: Sizes, live: Live, peer: str) -> None:
     """A decrypt with a new ratchet key, then an encrypt, which is the first with our new one."""
+    theirs = live.clock(peer, "turn")
     linked = link(sizes.rows)
     done: list[tuple[Rows, Rows]] = [(linked.open_answer(linked.answer()), linked.send())]
 
@@ -196,7 +363,7 @@ def bench_turn(versus: Versus, sizes: Sizes, live: Live) -> None:
             linked.check(opened)
             linked.check(linked.open_sent(sent))
 
-    versus("turn", GO, rows=linked.rows, prepare=prepare, ours=ours, theirs=live.clock(GO, "turn"))
+    versus("turn", peer, rows=linked.rows, prepare=prepare, ours=ours, theirs=theirs)
     finish()
     linked.close()
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
@@ -25,7 +25,11 @@ from peers.harness import Peer, available
 
 HERE = Path(__file__).resolve().parent
 LIMITS_SECONDS_MAX = 600
+BUILD_SECONDS_MAX = 3600
+# Where the tests have them.
 PEERS = {report.GO: "go", report.LIBSIGNAL_CLIENT: "libsignal_client"}
+# Programs of this folder, and the arguments that make a peer of them.
+NATIVE_PEERS = {report.WACORE: [], report.WACORE_BEST: ["--x25519=graviola"]}
 
 Prepared = TypeVar("Prepared")
 
@@ -39,9 +43,11 @@ class Sizes:
     # A row of a peer takes up to milliseconds, and a smaller loop only helps its caches.
     peer_rows: int = 1_000
     idle_sessions: int = 1_000_000
+    # Of a kernel, in a round: each takes milliseconds.
+    samples: int = 15
 
 
-QUICK = Sizes(rows=1_000, rounds=3, peer_rows=50, idle_sessions=20_000)
+QUICK = Sizes(rows=1_000, rounds=3, peer_rows=50, idle_sessions=20_000, samples=3)
 
 sizes_key = pytest.StashKey[Sizes]()
 results_key = pytest.StashKey[list[report.Result]]()
@@ -50,6 +56,9 @@ results_key = pytest.StashKey[list[report.Result]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick", action="store_true", help="small sizes, to see that the benches work; results are not kept"
+    )
+    parser.addoption(
+        "--peers", choices=["native"], help="build the peers that are Rust programs, and run them"
     )
 
 
@@ -74,70 +83,109 @@ def linked(sizes: Sizes) -> Iterator[Linked]:
 class Live:
     """The live peers that have their own loops, by the names that the results give them."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, *, native: bool) -> None:
         self._rows = rows
+        self._native = native
         self._lacking = available()
         self._running: dict[str, Peer] = {}
 
     def clock(self, name: str, work: str) -> Callable[[], float]:
         """Gives nanoseconds a row of the peer's loop."""
-        peer = self._peer(name)
+        if name not in self._running:
+            self._running[name] = self._started(name)
+        peer = self._running[name]
         return lambda: peer.bench(work, self._rows, BYTES)
 
-    def _peer(self, name: str) -> Peer:
+    def _started(self, name: str) -> Peer:
+        if name in NATIVE_PEERS:
+            if not self._native:
+                pytest.skip(f"native peer {name}: left out without --peers=native")
+            return Peer(name, command=[native_program(), *NATIVE_PEERS[name]])
         folder = PEERS[name]
         if reason := self._lacking[folder]:
             pytest.skip(f"live peer {folder}: {reason}")
-        if folder not in self._running:
-            self._running[folder] = Peer(folder)
-        return self._running[folder]
+        return Peer(folder)
 
     def close(self) -> None:
         for peer in self._running.values():
             peer.close()
 
 
+@cache
+def native_program() -> str:
+    """Built in a workspace of its own, which nothing that ships knows."""
+    target = HERE.parent / "target" / "peers"
+    built = subprocess.run(  # noqa: S603 - a folder of ours
+        ["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", str(target)],  # noqa: S607 - the developer's own
+        cwd=HERE / "peers" / "wacore",
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS_MAX,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr[-2000:]
+    return str(target / "release" / "wacore-peer")
+
+
 @pytest.fixture(scope="session")
-def live(sizes: Sizes) -> Iterator[Live]:
-    peers = Live(sizes.peer_rows)
+def live(sizes: Sizes, pytestconfig: pytest.Config) -> Iterator[Live]:
+    peers = Live(sizes.peer_rows, native=pytestconfig.getoption("peers") == "native")
     yield peers
     peers.close()
 
 
+class Limits:
+    """What the hardware allows, by existing multi-buffer libraries."""
+
+    def __init__(self, *, of_rows: bool) -> None:
+        self._of_rows = of_rows
+
+    @cached_property
+    def steps(self) -> dict[str, float]:
+        """Nanoseconds a step, for the limits of rows; empty where limits/run.sh cannot run."""
+        return self._run() if self._of_rows else {}
+
+    def clock(self, step: str) -> Callable[[], float]:
+        """Gives nanoseconds of a step, measured anew each time."""
+        if step not in self._run(step):
+            pytest.skip(f"limits: {step} cannot be measured here")
+        return lambda: self._run(step)[step]
+
+    def _run(self, *step: str) -> dict[str, float]:
+        build = HERE.parent / ".cache" / "limits"
+        ran = subprocess.run(  # noqa: S603 - a script of this folder
+            ["/bin/sh", str(HERE / "limits" / "run.sh"), str(build), *step],
+            capture_output=True,
+            text=True,
+            timeout=LIMITS_SECONDS_MAX,
+            check=False,
+        )
+        if ran.returncode != 0:
+            reason = (ran.stderr.strip() or "no message").splitlines()[-1]
+            print(f"limits left out: {reason}", file=sys.stderr)
+        measured = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+        return {step["work"]: step["limit_ns"] for step in measured}
+
+
 @pytest.fixture(scope="session")
-def steps(sizes: Sizes) -> dict[str, float]:
-    """What the hardware allows, in nanoseconds a step; empty where limits/run.sh cannot run."""
-    if sizes == QUICK:
-        return {}
-    build = HERE.parent / ".cache" / "limits"
-    ran = subprocess.run(  # noqa: S603
-        ["/bin/sh", str(HERE / "limits" / "run.sh"), str(build)],
-        capture_output=True,
-        text=True,
-        timeout=LIMITS_SECONDS_MAX,
-        check=False,
-    )
-    if ran.returncode != 0:
-        reason = (ran.stderr.strip() or "no message").splitlines()[-1]
-        print(f"limits left out: {reason}", file=sys.stderr)
-    measured = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-    return {step["work"]: step["limit_ns"] for step in measured}
+def limits(sizes: Sizes) -> Limits:
+    return Limits(of_rows=sizes != QUICK)
 
 
 class Recorder:
     """Keeps results for the report, and shows each as soon as it is there."""
 
-    def __init__(self, request: pytest.FixtureRequest, steps: dict[str, float]) -> None:
+    def __init__(self, request: pytest.FixtureRequest, limits: Limits) -> None:
         self._request = request
-        self._steps = steps
+        self._limits = limits
 
-    def __call__(self, work: str, **figures: Any) -> report.Result:
+    def __call__(self, work: str, *, backend: str | None = None, **figures: Any) -> report.Result:
         row = report.result(
             work,
-            backend=interlane.backend(),
+            backend=backend or interlane.backend(),
             cpu=cpu(),
             commit=commit(),
-            steps=self._steps,
+            steps=self._limits.steps,
             **figures,
         )
         self._request.config.stash[results_key].append(row)
@@ -146,8 +194,8 @@ class Recorder:
 
 
 @pytest.fixture
-def record(request: pytest.FixtureRequest, steps: dict[str, float]) -> Recorder:
-    return Recorder(request, steps)
+def record(request: pytest.FixtureRequest, limits: Limits) -> Recorder:
+    return Recorder(request, limits)
 
 
 class Versus:
@@ -168,9 +216,10 @@ class Versus:
         ours: Callable[[Prepared], object],
         theirs: Callable[[], float],
         batch: int | None = None,
+        backend: str | None = None,
     ) -> None:
         """`ours` is given what `prepare` made outside the clock, and works off `rows` rows in calls of
-        `batch` rows; `theirs` gives nanoseconds a row."""
+        `batch` rows; `theirs` gives nanoseconds a row. `backend` is ours, where it is not the one in use."""
         peer_ns: list[float] = []
 
         def set_up() -> tuple[tuple[Prepared], dict[str, Any]]:
@@ -180,7 +229,7 @@ class Versus:
         self._benchmark.extra_info.update(
             work=work,
             peer=peer,
-            backend=interlane.backend(),
+            backend=backend or interlane.backend(),
             rows=batch or rows,
             bytes=BYTES,
             commit=commit(),
@@ -190,7 +239,9 @@ class Versus:
             # --benchmark-disable: it ran, untimed.
             return
         ours_ns = self._benchmark.stats.stats.median * 1e9 / rows
-        row = self._record(work, rows=batch or rows, ours=ours_ns, peer=peer, theirs=median(peer_ns))
+        row = self._record(
+            work, rows=batch or rows, ours=ours_ns, peer=peer, theirs=median(peer_ns), backend=backend
+        )
         self._benchmark.extra_info.update(peer_ns=row.peer_ns, ratio=row.ratio, peer_ns_min=min(peer_ns))
 
 
@@ -235,8 +286,8 @@ def commit() -> str:
     """The commit, with a "+" where the tree differs from it; empty outside a checkout."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(  # noqa: S603
-            ["git", *arguments],  # noqa: S607
+        return subprocess.run(  # noqa: S603 - the arguments are those below
+            ["git", *arguments],  # noqa: S607 - the developer's own
             cwd=HERE,
             capture_output=True,
             text=True,
@@ -271,13 +322,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.ensure_newline()
     terminalreporter.write_line("")
     if config.stash[sizes_key] == QUICK:
-        report.show(new, report.console())
+        report.show(report.merged([], new), report.console())
         terminalreporter.write_line("--quick: nothing was kept")
         return
     results = report.merged(report.load(), new)
     report.save(results)
-    here = [row for row in results if (row.cpu, row.backend) == (cpu(), interlane.backend())]
-    report.show(here, report.console())
-    report.plot(here)
+    measured = {(row.cpu, row.backend) for row in new}
+    report.show([row for row in results if (row.cpu, row.backend) in measured], report.console())
+    report.plot([row for row in results if (row.cpu, row.backend) == (cpu(), interlane.backend())])
     for file in (report.RESULTS, report.PLOT):
         terminalreporter.write_line(f"written: {os.path.relpath(file)}")
+    terminalreporter.write_line("to the README: python benches/report.py --readme")

@@ -71,12 +71,12 @@ class Linked:
         self.far.close()
 
 
-def link(rows: int, *, store: str | Path = MEMORY, threads: int = 1) -> Linked:
+def link(rows: int, *, store: str | Path = MEMORY, threads: int = 1, backend: str | None = None) -> Linked:
     """`rows` sessions between `ACCOUNTS` accounts of a near engine, kept in `store`, and as many of a far
     one."""
     key = None if store == MEMORY else bytes(32)
-    near = interlane.open(store, key=key, threads=threads)
-    far = interlane.open(MEMORY, threads=threads)
+    near = interlane.open(store, key=key, threads=threads, backend=backend)
+    far = interlane.open(MEMORY, threads=threads, backend=backend)
     linked = Linked(near, far, handles(near, rows), handles(far, rows), Packed.repeated(PLAINTEXT, rows))
     assert near.start_sessions(linked.near_handles, bundles(far, rows)).ok.all()
     linked.check(linked.open_sent(linked.send()))

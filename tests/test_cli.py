@@ -9,6 +9,7 @@ from pathlib import Path
 import interlane as package
 import pytest
 from command_line import TRAFFIC, interlane, json_lines
+from interlane._native import works
 
 ACCOUNTS = TRAFFIC / "accounts.json"
 DESK = "desk@nordlicht.example"
@@ -97,6 +98,11 @@ def test_backends_are_named() -> None:
     printed = interlane("backends").stdout.decode().split("\n")
     assert f"* {package.backend()}" in printed
     assert len(printed) - 1 == len(package.backends())
+    measured = interlane("backends", "--measure").stdout.decode()
+    for work in works():
+        (line,) = [line.split() for line in measured.split("\n") if line.split()[:1] == [work]]
+        assert len(line) == 1 + len(package.backends())
+        assert all(float(ns.replace(",", "")) > 0 for ns in line[1:])
     assert interlane("--version").stdout.decode().split()[-1] == package.__version__
 
 

@@ -38,7 +38,7 @@ ORDER = (
     ("cli.handles", "cli.plan"),
     ("cli.calls",),
     ("cli.show", "cli.summary"),
-    ("cli.accounts", "cli.bench", "cli.progress"),
+    ("cli.accounts", "cli.bench", "cli.measured", "cli.progress"),
     ("cli.relay", "cli.sessions", "cli.stats"),
     ("cli",),
     ("cli.__main__",),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import report
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -21,3 +22,9 @@ def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_links_of_the_readme_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / link).exists(), link
+
+
+def test_the_tables_of_the_readme_are_the_committed_results() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert report.README_BLOCK.search(text)
+    assert report.readme(text, report.load()) == text, "python benches/report.py --readme"

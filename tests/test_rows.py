@@ -92,6 +92,9 @@ def test_names_agree_with_the_engine() -> None:
     assert interlane.backend() in interlane.backends()
     assert "portable" in interlane.backends()
     assert dict(interlane.kernels("portable")).keys() >= {"sha256", "gcm", "x25519"}
+    assert _native.measure("gcm", "portable") > 0
+    with pytest.raises(interlane.MalformedCall, match="there are sha256/compression, hmac"):
+        _native.measure("aes")
 
 
 def test_views_copy_nothing(rows: interlane.Rows) -> None:

@@ -82,9 +82,15 @@ class Peer:
     """One peer process. A context manager; the process never outlives it."""
 
     def __init__(
-        self, name: str, store: str | Path | None = None, *, timeout: float = REPLY_SECONDS_MAX
+        self,
+        name: str,
+        store: str | Path | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        timeout: float = REPLY_SECONDS_MAX,
     ) -> None:
-        if name not in NAMES:
+        """`command` starts a peer that is not of this folder."""
+        if command is None and name not in NAMES:
             raise ValueError(f"no peer {name!r}: there are {', '.join(NAMES)}")
         if store is not None and name != OURS:
             raise ValueError(f"the peer {name} keeps its store in memory")
@@ -93,8 +99,8 @@ class Peer:
         self._buffered = b""
         # A file, not a pipe: nobody reads standard error while the peer runs, and a full pipe would stop it.
         self._diagnostics = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the peer
-        self._process = subprocess.Popen(  # noqa: S603 - the commands are this folder's
-            _command(name, store),
+        self._process = subprocess.Popen(  # noqa: S603 - the commands are the repository's own
+            command or _command(name, store),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._diagnostics,

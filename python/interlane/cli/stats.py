@@ -9,6 +9,7 @@ from rich.table import Table
 
 import interlane
 from interlane.cli import console
+from interlane.cli.measured import show_measured
 from interlane.cli.store import StoreOptions, with_store
 from interlane.cli.summary import size
 
@@ -51,7 +52,8 @@ def _numbers(engine: interlane.Engine) -> dict[str, int | float | str]:
 
 
 @click.command()
-def backends() -> None:
+@click.option("--measure", is_flag=True, help="Time every kernel on every backend, which takes seconds.")
+def backends(measure: bool) -> None:
     """Lists the backends that this build has on this machine; the star is the one in use.
 
     INTERLANE_BACKEND chooses another one; to ask for one that is absent is an error.
@@ -59,3 +61,5 @@ def backends() -> None:
     current = interlane.backend()
     for name in interlane.backends():
         click.echo(f"{'*' if name == current else ' '} {name}")
+    if measure:
+        show_measured()

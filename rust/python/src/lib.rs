@@ -4,13 +4,14 @@
 //! - `engine`: the class `Engine`, whose handles are the primitive
 //! - `account`: the classes `Account` and `Group`, which know handles by their names
 //! - `aead`: batch AEAD with a key a row, straight on the lanes
+//! - `measure`: how long kernels take on this machine
 //! - `rows`: the class `Rows`, every call's result
 //! - `arrow`: the two C structs of Arrow's C data interface, in and out
 //! - `input`: handles, kinds, names and rows of bytes, from whatever form they come in
 //! - `errors`: which Python exception an error is
 //!
-//! `engine`, `account` and `aead` name the parts below them; `input`, `arrow` and `errors` know no engine call, `rows`
-//! one: a result is acknowledged to the engine that gave it.
+//! `engine`, `account`, `aead` and `measure` name the parts below them; `input`, `arrow` and `errors` know no engine call,
+//! `rows` one: a result is acknowledged to the engine that gave it.
 //! This crate is the only one of the engine's that has `unsafe`: for memory that Python lends, and for Arrow's structs.
 
 mod account;
@@ -19,6 +20,7 @@ mod arrow;
 mod engine;
 mod errors;
 mod input;
+mod measure;
 mod rows;
 
 use interlane_lanes::isa::Backend;
@@ -57,6 +59,8 @@ mod _native {
     use super::aead::{aead_open, aead_seal};
     #[pymodule_export]
     use super::engine::Engine;
+    #[pymodule_export]
+    use super::measure::{measure, works};
     #[pymodule_export]
     use super::rows::{Column, RowIterator, Rows};
     #[pymodule_export]

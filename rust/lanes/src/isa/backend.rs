@@ -140,11 +140,17 @@ impl Backend {
             Avx512::detect().map(Self::Avx512),
             #[cfg(target_arch = "x86_64")]
             Avx2::detect().map(Self::Avx2),
-            Some(Self::Portable(Portable::detect())),
+            Some(Self::portable()),
         ]
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// The crates: what every machine has.
+    #[must_use]
+    pub fn portable() -> Self {
+        Self::Portable(Portable::detect())
     }
 
     /// Its name, as `INTERLANE_BACKEND` takes it.
