@@ -53,10 +53,10 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::ChaCha20Poly1305) => ("AVX-512, 16 lanes", 3), // Zen 5
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx2(_), Step::Sign) => ("AVX2, 4 lanes", 2), // Zen 5
-        // Four rows pay, but five or six take as long as eight.
+        (Backend::Avx2(_), Step::Sign) => ("AVX2 and FMA, 4 lanes", 1), // Zen 5
+        // Five rows take as long as eight, and no longer than by crates.
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx2(_), Step::X25519 | Step::X25519Base | Step::Verify) => ("AVX2, 4 lanes", 7), // Zen 5
+        (Backend::Avx2(_), Step::X25519 | Step::X25519Base | Step::Verify) => ("AVX2 and FMA, 4 lanes", 3), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::X25519 | Step::X25519Base) => ("AVX-512 IFMA, 8 lanes", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]

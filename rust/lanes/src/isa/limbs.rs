@@ -52,6 +52,16 @@ pub trait Limb: Copy + Add<Output = Self> + Sub<Output = Self> + BitAnd<Output =
     #[must_use]
     fn madd52_high(self, a: Self, b: Self) -> Self;
 
+    /// What [`Limb::madd51_low`] and [`Limb::madd51_high`] add besides, modulo 2^64: a sum begins below zero by as much.
+    const ABOVE51: [u64; 2];
+    /// `self` plus what the product of two numbers, below 2^51.4 each, is more than the multiple of 2^51 nearest to it: from
+    /// −2^50 to 2^50.
+    #[must_use]
+    fn madd51_low(self, a: Self, b: Self) -> Self;
+    /// `self` plus that multiple, over 2^51.
+    #[must_use]
+    fn madd51_high(self, a: Self, b: Self) -> Self;
+
     /// The low bits.
     #[inline(always)]
     #[must_use]

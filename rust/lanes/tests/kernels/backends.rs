@@ -339,6 +339,13 @@ impl Limb for Two {
     fn madd52_high(self, _: Self, _: Self) -> Self {
         unreachable!("32 bits by 32")
     }
+    const ABOVE51: [u64; 2] = [0; 2];
+    fn madd51_low(self, _: Self, _: Self) -> Self {
+        unreachable!("32 bits by 32")
+    }
+    fn madd51_high(self, _: Self, _: Self) -> Self {
+        unreachable!("32 bits by 32")
+    }
 }
 
 /// Test data, the same in every run (splitmix64).

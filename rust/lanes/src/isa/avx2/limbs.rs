@@ -1,8 +1,9 @@
-//! 4 limbs a vector, multiplied 32 bits by 32.
+//! 4 limbs a vector, multiplied 32 bits by 32, or as doubles: with two multiplications that round once, one product gives
+//! its nearest multiple of 2^51 and the exact rest.
 
 use super::Avx2;
 use super::words::U32x8;
-use crate::isa::field25519::radix25::Fe25;
+use crate::isa::field25519::radix51::Fe51;
 use crate::isa::{Limb, Limbs};
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitXor, Sub};
@@ -14,7 +15,7 @@ pub struct U64x4(__m256i);
 impl Limbs for Avx2 {
     const MADD52: bool = false;
     type U64 = U64x4;
-    type Field = Fe25<U64x4>;
+    type Field = Fe51<U64x4, true>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x4 {
@@ -93,4 +94,43 @@ impl Limb for U64x4 {
     fn madd52_high(self, _: Self, _: Self) -> Self {
         unreachable!("limbs are multiplied 32 bits by 32 here");
     }
+    const ABOVE51: [u64; 2] = [ROUND.to_bits(), SPLIT.to_bits()];
+    #[inline(always)]
+    fn madd51_low(self, a: Self, b: Self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        unsafe {
+            let rest = _mm256_sub_pd(_mm256_set1_pd(SPLIT + ROUND), split(a, b));
+            let low = _mm256_fmadd_pd(double(a), double(b), rest);
+            Self(_mm256_add_epi64(self.0, _mm256_castpd_si256(low)))
+        }
+    }
+    #[inline(always)]
+    fn madd51_high(self, a: Self, b: Self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        unsafe { Self(_mm256_add_epi64(self.0, _mm256_castpd_si256(split(a, b)))) }
+    }
+}
+
+/// 2^52: the bits of a double from here on to 2^53 are its own and a number below 2^52.
+const WHOLE: f64 = (1_u64 << 52) as f64;
+/// 2^103: a double from here on to 2^104 is a multiple of 2^51, and its bits count them.
+const SPLIT: f64 = WHOLE * (1_u64 << 51) as f64;
+/// 3 · 2^51: added to a number within ±2^50, it gives one whose bits count ones.
+const ROUND: f64 = WHOLE * 1.5;
+
+/// A number below 2^52 as a double.
+#[inline(always)]
+fn double(limb: U64x4) -> __m256d {
+    // SAFETY: a value of this type exists only where the features do.
+    unsafe {
+        let bits = _mm256_or_si256(limb.0, _mm256_castpd_si256(_mm256_set1_pd(WHOLE)));
+        _mm256_sub_pd(_mm256_castsi256_pd(bits), _mm256_set1_pd(WHOLE))
+    }
+}
+
+/// [`SPLIT`] plus the multiple of 2^51 nearest to the product.
+#[inline(always)]
+fn split(a: U64x4, b: U64x4) -> __m256d {
+    // SAFETY: a value of this type exists only where the features do.
+    unsafe { _mm256_fmadd_pd(double(a), double(b), _mm256_set1_pd(SPLIT)) }
 }

@@ -1,4 +1,4 @@
-//! AVX2 with AES and PCLMULQDQ: 8 words, 2 pieces, 4 limbs; and the SHA instructions, on CPUs that have those too.
+//! AVX2 with FMA, AES and PCLMULQDQ: 8 words, 2 pieces, 4 limbs; and the SHA instructions, on CPUs that have those too.
 #![allow(unsafe_code, reason = "intrinsics, behind a token that proves that they are here")]
 
 mod limbs;
@@ -17,8 +17,11 @@ impl Avx2 {
     /// The token, on a CPU that has all of it; the SHA instructions may be missing.
     #[must_use]
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq"))
-            .then(|| Self { sha: is_x86_feature_detected!("sha") })
+        (is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("aes")
+            && is_x86_feature_detected!("pclmulqdq"))
+        .then(|| Self { sha: is_x86_feature_detected!("sha") })
     }
 
     /// What a CPU without the SHA instructions would get.
@@ -32,7 +35,7 @@ impl Avx2 {
     }
 
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Out {
-        #[target_feature(enable = "avx2,aes,pclmulqdq")]
+        #[target_feature(enable = "avx2,fma,aes,pclmulqdq")]
         fn run<K: Kernel>(isa: Avx2, kernel: K) -> K::Out {
             kernel.in_lanes(isa)
         }

@@ -21,7 +21,7 @@ impl Words for Avx2 {
     }
     #[inline(always)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
-        #[target_feature(enable = "avx2,aes,pclmulqdq")]
+        #[target_feature(enable = "avx2,fma,aes,pclmulqdq")]
         #[inline(never)]
         fn call<P: Part<Avx2>>(isa: Avx2, part: P) -> P::Out {
             part.run(isa)

@@ -87,6 +87,15 @@ impl Limb for U64x8 {
     op!(mul32(other) = _mm512_mul_epu32);
     op!(madd52_low(a, b) = _mm512_madd52lo_epu64);
     op!(madd52_high(a, b) = _mm512_madd52hi_epu64);
+    const ABOVE51: [u64; 2] = [0; 2];
+    #[inline(always)]
+    fn madd51_low(self, _: Self, _: Self) -> Self {
+        unreachable!("limbs are multiplied 52 bits by 52 here");
+    }
+    #[inline(always)]
+    fn madd51_high(self, _: Self, _: Self) -> Self {
+        unreachable!("limbs are multiplied 52 bits by 52 here");
+    }
     #[inline(always)]
     fn lookup(self, table: &Eight) -> Self {
         // SAFETY: a value of this type exists only where the features do; `table` is one whole readable vector.

@@ -1,19 +1,31 @@
-//! Five limbs in radix 2^51, for instruction sets with 52-bit multiply-add.
-//! Limbs of `Fe51` are below `TIGHT`, of a product below `PRODUCT`, of a sum or difference of two below 2 * `PRODUCT`.
+//! Five limbs in radix 2^51, for instruction sets that multiply and add 52 bits, or doubles of 53.
+//!
+//! A product of limbs is taken in two parts. IFMA gives the low 52 bits and the rest, which counts twice in the next limb. By
+//! doubles (`NEAREST`) it is split at the nearest multiple of 2^51, so that the rest counts once but the low part may be
+//! negative: sums begin at a multiple of `p` that leaves them above zero.
+//!
+//! Limbs of `Fe51` are below `TIGHT`, of a product below `PRODUCT`, of what is carried below 5 * `PRODUCT`.
 
 use super::{Field, times19};
 use crate::isa::{Eight, Limb};
 use core::ops::{Add, Sub};
 
 /// What limbs of an element are below.
-pub const TIGHT: u64 = (1 << 51) + (19 << 10);
+pub const TIGHT: u64 = (1 << 51) + (19 << 12);
 /// What limbs of a product are below.
-pub const PRODUCT: u64 = ((1 << 51) - 19) << 8;
+pub const PRODUCT: u64 = ((1 << 51) - 19) << 9;
 const MASK: u64 = (1 << 51) - 1;
+/// What the sums of a product by doubles are above zero by, each.
+const START: u64 = 1 << 53;
+
+/// A limb of `p`.
+const fn p(i: usize) -> u64 {
+    MASK - if i == 0 { 18 } else { 0 }
+}
 
 /// An element in each lane.
 #[derive(Clone, Copy, Debug)]
-pub struct Fe51<V>([V; 5]);
+pub struct Fe51<V, const NEAREST: bool = false>([V; 5]);
 /// A product, or the sum or difference of two, in each lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Loose51<V>([V; 5]);
@@ -31,18 +43,17 @@ impl<V: Limb> Add for Loose51<V> {
 
 impl<V: Limb> Sub for Loose51<V> {
     type Output = Self;
-    /// Adds 256 p first, so that no limb goes below zero.
+    /// Adds 512 p first, so that no limb goes below zero.
     #[inline(always)]
     fn sub(mut self, other: Self) -> Self {
         for i in 0..5 {
-            let p = if i == 0 { MASK - 18 } else { MASK };
-            self.0[i] = self.0[i] + (self.0[i].fill(p << 8) - other.0[i]);
+            self.0[i] = self.0[i] + (self.0[i].fill(p(i) << 9) - other.0[i]);
         }
         self
     }
 }
 
-impl<V: Limb> Field for Fe51<V> {
+impl<V: Limb, const NEAREST: bool> Field for Fe51<V, NEAREST> {
     type Limb = V;
     type Loose = Loose51<V>;
     const LIMBS: usize = 5;
@@ -82,61 +93,29 @@ impl<V: Limb> Field for Fe51<V> {
         let zero = like.fill(0);
         Self([like.fill(number), zero, zero, zero, zero])
     }
-    /// Column k of the product is the low halves with i + j = k and twice the high halves with i + j = k - 1 (a high
-    /// half weighs 2^52, a column 2^51).
     #[inline(always)]
     fn mul(self, other: Self) -> Loose51<V> {
-        let (a, b) = (self.0, other.0);
-        let mut z = [a[0].fill(0); 10];
-        for i in 0..5 {
-            for j in 0..5 {
-                z[i + j + 1] = z[i + j + 1].madd52_high(a[i], b[j]);
-            }
-        }
-        for k in 1..10 {
-            z[k] = z[k] + z[k];
-        }
-        for i in 0..5 {
-            for j in 0..5 {
-                z[i + j] = z[i + j].madd52_low(a[i], b[j]);
-            }
-        }
-        fold(z)
+        if NEAREST { mul_nearest(self.0, other.0) } else { mul(self.0, other.0) }
     }
     #[inline(always)]
     fn square(self) -> Loose51<V> {
-        let a = self.0;
-        let mut z = [a[0].fill(0); 10];
-        for i in 0..5 {
-            for j in 0..i {
-                z[i + j + 1] = z[i + j + 1].madd52_high(a[i], a[j]);
-            }
-        }
-        for k in 2..9 {
-            z[k] = z[k] + z[k];
-        }
-        for i in 0..5 {
-            z[2 * i + 1] = z[2 * i + 1].madd52_high(a[i], a[i]);
-            for j in 0..i {
-                z[i + j] = z[i + j].madd52_low(a[i], a[j]);
-            }
-        }
-        for k in 1..10 {
-            z[k] = z[k] + z[k];
-        }
-        for i in 0..5 {
-            z[2 * i] = z[2 * i].madd52_low(a[i], a[i]);
-        }
-        fold(z)
+        if NEAREST { square_nearest(self.0) } else { square(self.0) }
     }
     #[inline(always)]
     fn scale(self, constant: u64) -> Loose51<V> {
-        let (a, zero, factor) = (self.0, self.0[0].fill(0), self.0[0].fill(constant));
-        let mut z = [zero; 5];
+        let (a, factor) = (self.0, self.0[0].fill(constant));
+        let mut z = a;
         for i in 0..5 {
-            let high = zero.madd52_high(a[(i + 4) % 5], factor);
-            let high = if i == 0 { times19(high) } else { high };
-            z[i] = (high + high).madd52_low(a[i], factor);
+            let before = a[(i + 4) % 5];
+            z[i] = if NEAREST {
+                let high = sums::<V>(factor, 0, 0, 1).madd51_high(before, factor);
+                let high = if i == 0 { times19(high) } else { high };
+                (high + sums::<V>(factor, p(i), 1, 0)).madd51_low(a[i], factor)
+            } else {
+                let high = factor.fill(0).madd52_high(before, factor);
+                let high = if i == 0 { times19(high) } else { high };
+                (high + high).madd52_low(a[i], factor)
+            };
         }
         Loose51(z)
     }
@@ -176,12 +155,123 @@ impl<V: Limb> Field for Fe51<V> {
     }
 }
 
+/// Column k of the product is the low halves with i + j = k and twice the high halves with i + j = k - 1 (a high half weighs
+/// 2^52, a column 2^51).
+#[inline(always)]
+fn mul<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
+    let mut z = [a[0].fill(0); 10];
+    for i in 0..5 {
+        for j in 0..5 {
+            z[i + j + 1] = z[i + j + 1].madd52_high(a[i], b[j]);
+        }
+    }
+    for k in 1..10 {
+        z[k] = z[k] + z[k];
+    }
+    for i in 0..5 {
+        for j in 0..5 {
+            z[i + j] = z[i + j].madd52_low(a[i], b[j]);
+        }
+    }
+    fold(z)
+}
+
+#[inline(always)]
+fn square<V: Limb>(a: [V; 5]) -> Loose51<V> {
+    let mut z = [a[0].fill(0); 10];
+    for i in 0..5 {
+        for j in 0..i {
+            z[i + j + 1] = z[i + j + 1].madd52_high(a[i], a[j]);
+        }
+    }
+    for k in 2..9 {
+        z[k] = z[k] + z[k];
+    }
+    for i in 0..5 {
+        z[2 * i + 1] = z[2 * i + 1].madd52_high(a[i], a[i]);
+        for j in 0..i {
+            z[i + j] = z[i + j].madd52_low(a[i], a[j]);
+        }
+    }
+    for k in 1..10 {
+        z[k] = z[k] + z[k];
+    }
+    for i in 0..5 {
+        z[2 * i] = z[2 * i].madd52_low(a[i], a[i]);
+    }
+    fold(z)
+}
+
 /// 2^255 = 19.
 #[inline(always)]
 fn fold<V: Limb>(z: [V; 10]) -> Loose51<V> {
     let mut x = [z[0]; 5];
     for i in 0..5 {
         x[i] = z[i] + times19(z[i + 5]);
+    }
+    Loose51(x)
+}
+
+/// Where a sum begins that is to be `start` more than `low` lower and `high` upper parts.
+#[inline(always)]
+fn sums<V: Limb>(like: V, start: u64, low: u64, high: u64) -> V {
+    let [each_low, each_high] = V::ABOVE51;
+    like.fill(start.wrapping_sub(each_low.wrapping_mul(low)).wrapping_sub(each_high.wrapping_mul(high)))
+}
+
+/// Products of column k.
+const fn products(k: usize) -> u64 {
+    [1, 2, 3, 4, 5, 4, 3, 2, 1, 0][k]
+}
+
+/// Column by column: two sums at a time leave registers for the limbs where there are only sixteen.
+#[inline(always)]
+fn mul_nearest<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
+    let mut z = [a[0]; 10];
+    for k in 0..10 {
+        z[k] = sums(a[0], START, products(k), if k == 0 { 0 } else { products(k - 1) });
+    }
+    for k in 0..9 {
+        for i in 0..5 {
+            if i <= k && k - i < 5 {
+                z[k] = z[k].madd51_low(a[i], b[k - i]);
+                z[k + 1] = z[k + 1].madd51_high(a[i], b[k - i]);
+            }
+        }
+    }
+    fold_nearest(z)
+}
+
+#[inline(always)]
+fn square_nearest<V: Limb>(a: [V; 5]) -> Loose51<V> {
+    let mut z = [a[0]; 10];
+    for k in 0..10 {
+        z[k] = sums(a[0], START / 2, products(k) / 2, if k == 0 { 0 } else { products(k - 1) / 2 });
+    }
+    for k in 0..9 {
+        for i in 0..5 {
+            if 2 * i < k && k - i < 5 {
+                z[k] = z[k].madd51_low(a[i], a[k - i]);
+                z[k + 1] = z[k + 1].madd51_high(a[i], a[k - i]);
+            }
+        }
+    }
+    for k in 0..10 {
+        z[k] = z[k] + z[k];
+    }
+    for i in 0..5 {
+        z[2 * i] = (z[2 * i] + sums(a[0], 0, 1, 0)).madd51_low(a[i], a[i]);
+        z[2 * i + 1] = (z[2 * i + 1] + sums(a[0], 0, 0, 1)).madd51_high(a[i], a[i]);
+    }
+    fold_nearest(z)
+}
+
+/// 2^255 = 19. What the sums began at becomes 256 p.
+#[inline(always)]
+fn fold_nearest<V: Limb>(z: [V; 10]) -> Loose51<V> {
+    let mut x = [z[0]; 5];
+    for i in 0..5 {
+        x[i] = z[i] + x[i].fill((p(i) << 8) - 20 * START) + times19(z[i + 5]);
     }
     Loose51(x)
 }
