@@ -181,14 +181,15 @@ fn sign(backend: Backend) -> f64 {
     })
 }
 
-/// As a member does who keeps the encodings of the senders' keys.
+/// As a member does who keeps the senders' keys expanded.
 fn verify(backend: Backend) -> f64 {
     let (privates, randoms, bytes) = (filled(1), filled(2), text(SIGNED));
     let messages = windows(&bytes, SIGNED);
-    let (mut publics, mut encodings, mut signatures) = (filled(0), filled(0), filled(0));
-    let mut ok = vec![false; ROWS];
+    let (mut publics, mut signatures) = (filled(0), filled(0));
+    let mut expanded = vec![None; ROWS];
     backend.run(x25519::PublicKey { scalars: &privates, out: &mut publics });
-    backend.run(xeddsa::Encode { publics: &publics, out: &mut encodings, ok: &mut ok });
+    backend.run(xeddsa::Expand { publics: &publics, out: &mut expanded });
+    let expanded: Vec<_> = expanded.into_iter().map(|expanded| expanded.expect("a public key is a point")).collect();
     backend.run(xeddsa::Sign {
         privates: &privates,
         encodings: None,
@@ -196,9 +197,9 @@ fn verify(backend: Backend) -> f64 {
         randoms: &randoms,
         out: &mut signatures,
     });
-    timed(backend, ok, |backend, ok| {
-        let encodings = Some(&encodings[..]);
-        backend.run(xeddsa::Verify { publics: &publics, encodings, messages: &messages, signatures: &signatures, ok });
+    timed(backend, vec![false; ROWS], |backend, ok| {
+        let expanded = Some(&expanded[..]);
+        backend.run(xeddsa::Verify { publics: &publics, expanded, messages: &messages, signatures: &signatures, ok });
         assert!(ok.iter().all(|&ok| ok), "every signature is right");
     })
 }

@@ -190,7 +190,7 @@ impl Account {
             let mut ok = [false];
             backend.run(Verify {
                 publics: &[identity.public],
-                encodings: None,
+                expanded: None,
                 messages: &[&public_key(&pair.public)],
                 signatures: &[signature],
                 ok: &mut ok,

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
-use interlane_lanes::kernels::xeddsa::{Encode, EncodeOwn, Sign, Verify};
+use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Expanded, Sign, Verify};
 
 use super::accounts::{AccountId, pair};
 use super::buffer::{Arrivals, Repeats};
@@ -403,7 +403,7 @@ impl Engine {
                 let SenderKeyRecord::Theirs(states) = &mut **record else { continue };
                 ended.outcomes.push(match DistributionMessage::parse(messages.row(row as usize)) {
                     Some(message) => {
-                        *dirty |= states.accept(message, |key| encode(self, key));
+                        *dirty |= states.accept(message, |key| expand(self, key));
                         Outcome::done(row, Events::default())
                     }
                     None => Outcome::failed(row, Status::Invalid),
@@ -615,14 +615,14 @@ impl Engine {
 
     /// Signatures first: the chain is not touched for a frame that is not the sender's.
     fn verify_group<'a>(&self, wave: Vec<Incoming<'a>>, ended: &mut Ended) -> Vec<Attempt<'a>> {
-        let (mut publics, mut encodings) = (Vec::with_capacity(wave.len()), Vec::with_capacity(wave.len()));
+        let (mut publics, mut expanded) = (Vec::with_capacity(wave.len()), Vec::with_capacity(wave.len()));
         let mut known = Vec::with_capacity(wave.len());
         for incoming in wave {
             match state(ended, incoming.scratch, incoming.message.id) {
-                Some(state) => match state.encoding {
-                    Some(encoding) => {
+                Some(state) => match state.expanded {
+                    Some(kept) => {
                         publics.push(state.signing_key);
-                        encodings.push(encoding);
+                        expanded.push(kept);
                         known.push(incoming);
                     }
                     None => ended.outcomes.push(Outcome::failed(incoming.row, Status::Invalid)),
@@ -635,7 +635,7 @@ impl Engine {
         let mut ok = vec![false; known.len()];
         self.backend.run(Verify {
             publics: &publics,
-            encodings: Some(&encodings),
+            expanded: Some(&expanded),
             messages: &messages,
             signatures: &signatures,
             ok: &mut ok,
@@ -777,11 +777,11 @@ fn new_sender_key(engine: &Engine, randomness: &Randomness, row: usize) -> OwnSe
     }
 }
 
-/// A sender's signing key as signatures have it.
-fn encode(engine: &Engine, key: &[u8; 32]) -> Option<[u8; 32]> {
-    let (mut encoding, mut ok) = ([[0; 32]], [false]);
-    engine.backend.run(Encode { publics: &[*key], out: &mut encoding, ok: &mut ok });
-    ok[0].then_some(encoding[0])
+/// What is kept of a sender's signing key.
+fn expand(engine: &Engine, key: &[u8; 32]) -> Option<Expanded> {
+    let mut expanded = [None];
+    engine.backend.run(Expand { publics: &[*key], out: &mut expanded });
+    expanded[0]
 }
 
 /// Cipher keys and IVs of a tile of seeds.

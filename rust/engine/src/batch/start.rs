@@ -133,7 +133,7 @@ fn verify(engine: &Engine, beginnings: Vec<Beginning>, started: &mut Started) ->
     let mut ok = vec![false; beginnings.len()];
     engine.backend.run(Verify {
         publics: &publics,
-        encodings: None,
+        expanded: None,
         messages: &messages,
         signatures: &signatures,
         ok: &mut ok,

@@ -1,5 +1,6 @@
 //! Sender keys (WhatsApp's groups): our own, and the newest few of each sender.
 
+use interlane_lanes::kernels::xeddsa::Expanded;
 use serde::{Deserialize, Serialize};
 
 use super::{ChainKey, KeyPair, SkippedKeys};
@@ -29,8 +30,8 @@ impl OwnSenderKey {
 pub(crate) struct SenderKeyState {
     pub(crate) id: u32,
     pub(crate) signing_key: [u8; 32],
-    /// The signing key as signatures have it; `None` if it is no point, under which nothing verifies.
-    pub(crate) encoding: Option<[u8; 32]>,
+    /// What is kept of the signing key to verify sooner; `None` if it is no point, under which nothing verifies.
+    pub(crate) expanded: Option<Expanded>,
     pub(crate) chain: ChainKey,
     pub(crate) skipped: SkippedKeys,
 }
@@ -53,7 +54,7 @@ impl SenderKeyState {
         Self {
             id: self.id,
             signing_key: self.signing_key,
-            encoding: self.encoding,
+            expanded: self.expanded,
             chain: self.chain.duplicate(),
             skipped: self.skipped.duplicate(),
         }
@@ -76,11 +77,11 @@ impl SenderKeyStates {
     }
 
     /// Takes a distribution message in. The same key again keeps the state (a reset would lose late frames); the
-    /// same id with another key replaces it. `encode` makes the signing key's encoding. Says whether anything changed.
+    /// same id with another key replaces it. `expand` makes what is kept of the signing key. Says whether anything changed.
     pub(crate) fn accept(
         &mut self,
         message: DistributionMessage,
-        encode: impl FnOnce(&[u8; 32]) -> Option<[u8; 32]>,
+        expand: impl FnOnce(&[u8; 32]) -> Option<Expanded>,
     ) -> bool {
         if let Some(at) = self.0.iter().position(|state| state.id == message.id) {
             if self.0[at].signing_key == message.signing_key {
@@ -92,7 +93,7 @@ impl SenderKeyStates {
         let state = SenderKeyState {
             id: message.id,
             signing_key: message.signing_key,
-            encoding: encode(&message.signing_key),
+            expanded: expand(&message.signing_key),
             chain: ChainKey { key: message.chain_key, index: u64::from(message.iteration) },
             skipped: SkippedKeys::default(),
         };

@@ -12,7 +12,7 @@ mod base;
 mod powers;
 
 pub(super) use base::{PlusBase, base_digits, table};
-pub(super) use powers::{Decompress, Encoded, Inverses};
+pub(super) use powers::{Encoded, EvenX, Inverses};
 
 use crate::isa::{Field, Isa, Limb, Part};
 

@@ -15,8 +15,8 @@
 //! 2^253.
 //!
 //! Encoding a point takes an inversion in the field, a tenth of the time of a product `k P`: a tile shares one. Who uses
-//! a key again keeps the encoding of its `A` ([`Encode`], [`EncodeOwn`]): it saves a signer one of two products, and a
-//! verifier the way from `u` to `A`.
+//! a key again keeps what was made of it: a signer the encoding of `A` ([`EncodeOwn`]), which saves one of two products; a
+//! verifier `A` itself ([`Expand`]), which saves the way there from `u`: an inversion and a square root.
 
 mod lanes;
 
@@ -28,14 +28,19 @@ use curve25519_dalek::{EdwardsPoint, MontgomeryPoint, Scalar};
 use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
-/// The encoding of each `A`, its sign bit clear, from X25519 public keys.
-pub struct Encode<'a> {
+/// What is kept of an X25519 public key: `y` of its `A`, and the even one of the two `x`, or [`UNKNOWN`].
+pub type Expanded = [[u8; 32]; 2];
+
+/// An `x` that was not made: curve25519-dalek neither tells coordinates nor takes them, so [`Kernel::by_row`] has no use for
+/// it, and decompresses `A` each time.
+pub const UNKNOWN: [u8; 32] = [0xff; 32];
+
+/// `A` of each X25519 public key.
+pub struct Expand<'a> {
     /// X25519 public keys.
     pub publics: &'a [[u8; 32]],
-    /// The encodings.
-    pub out: &'a mut [[u8; 32]],
-    /// Whether there is such a point; nothing verifies under a key without one.
-    pub ok: &'a mut [bool],
+    /// What to keep; `None` if there is no such point, and so nothing verifies.
+    pub out: &'a mut [Option<Expanded>],
 }
 
 /// The encoding of each `A`, its sign bit as it is, from X25519 private keys.
@@ -64,8 +69,8 @@ pub struct Sign<'a> {
 pub struct Verify<'a> {
     /// X25519 public keys.
     pub publics: &'a [[u8; 32]],
-    /// What [`Encode`] makes of them, where it was kept; `None` to have it made.
-    pub encodings: Option<&'a [[u8; 32]]>,
+    /// What [`Expand`] makes of them, where it was kept; `None` to have it made.
+    pub expanded: Option<&'a [Expanded]>,
     /// What was signed.
     pub messages: &'a [&'a [u8]],
     /// The signatures.
@@ -74,28 +79,29 @@ pub struct Verify<'a> {
     pub ok: &'a mut [bool],
 }
 
-impl Kernel for Encode<'_> {
+impl Kernel for Expand<'_> {
     type Out = ();
     const STEP: Step = Step::Verify;
 
     #[inline(always)]
     fn rows(&self) -> usize {
-        self.ok.len()
+        self.out.len()
     }
 
     fn by_row(self, _: Portable) {
-        rows([self.publics.len(), self.out.len(), self.ok.len()]);
-        for ((public, out), ok) in self.publics.iter().zip(self.out).zip(self.ok) {
-            let point = MontgomeryPoint(*public).to_edwards(0);
-            *ok = point.is_some();
-            *out = point.map_or([0; 32], |point| point.compress().0);
-            out[31] &= !SIGN_BIT;
+        rows([self.publics.len(), self.out.len()]);
+        for (public, out) in self.publics.iter().zip(self.out) {
+            *out = MontgomeryPoint(*public).to_edwards(0).map(|point| {
+                let mut y = point.compress().0;
+                y[31] &= !SIGN_BIT;
+                [y, UNKNOWN]
+            });
         }
     }
 
     #[inline(always)]
     fn in_lanes<I: Isa>(self, isa: I) {
-        rows([self.publics.len(), self.out.len(), self.ok.len()]);
+        rows([self.publics.len(), self.out.len()]);
         self.run_in_lanes(isa);
     }
 }
@@ -189,25 +195,28 @@ impl Kernel for Verify<'_> {
     /// Everything here is public.
     fn by_row(self, _: Portable) {
         let n = rows([self.publics.len(), self.messages.len(), self.signatures.len(), self.ok.len()]);
-        rows([n, self.encodings.map_or(n, <[_]>::len)]);
+        rows([n, self.expanded.map_or(n, <[_]>::len)]);
         for at in (0..n).step_by(TILE) {
             let tile = at..n.min(at + TILE);
             let mut publics = [EdwardsPoint::default(); TILE];
             let mut encoded = [[0; 32]; TILE];
             let mut scalars = [None; TILE];
             for (lane, row) in tile.clone().enumerate() {
-                let kept = self.encodings.map(|encodings| &encodings[row]);
-                if let Some((point, s)) = parse(&self.publics[row], kept, &self.signatures[row]) {
-                    (publics[lane], scalars[lane]) = (point, Some(s));
+                let signature = &self.signatures[row];
+                let Some(s) = s_of(signature) else { continue };
+                let point = match self.expanded {
+                    Some(expanded) => {
+                        encoded[lane] = signed(&expanded[row][0], signature);
+                        CompressedEdwardsY(encoded[lane]).decompress()
+                    }
+                    None => MontgomeryPoint(self.publics[row]).to_edwards(signature[63] >> 7),
+                };
+                if let Some(point) = point {
+                    (publics[lane], scalars[lane]) = (point, Some(Scalar::from_bytes_mod_order(s)));
                 }
             }
-            match self.encodings {
-                Some(kept) => {
-                    for (lane, row) in tile.clone().enumerate() {
-                        encoded[lane] = signed(&kept[row], &self.signatures[row]);
-                    }
-                }
-                None => encoded = EdwardsPoint::compress_batch(&publics).map(|encoding| encoding.0),
+            if self.expanded.is_none() {
+                encoded = EdwardsPoint::compress_batch(&publics).map(|encoding| encoding.0);
             }
             let mut nonces = [EdwardsPoint::default(); TILE];
             for (lane, row) in tile.clone().enumerate() {
@@ -226,7 +235,7 @@ impl Kernel for Verify<'_> {
     #[inline(always)]
     fn in_lanes<I: Isa>(self, isa: I) {
         let n = rows([self.publics.len(), self.messages.len(), self.signatures.len(), self.ok.len()]);
-        rows([n, self.encodings.map_or(n, <[_]>::len)]);
+        rows([n, self.expanded.map_or(n, <[_]>::len)]);
         self.run_in_lanes(isa);
     }
 }
@@ -245,16 +254,6 @@ fn nonce(private: &[u8; 32], message: &[u8], random: &[u8; 64]) -> Scalar {
     hash([&NONCE_PREFIX, private, message, random])
 }
 
-/// `A` and `s`, if there is such a point and `s` is below 2^253.
-fn parse(public: &[u8; 32], kept: Option<&[u8; 32]>, signature: &[u8; 64]) -> Option<(EdwardsPoint, Scalar)> {
-    let s = s_of(signature)?;
-    let point = match kept {
-        Some(encoding) => CompressedEdwardsY(signed(encoding, signature)).decompress()?,
-        None => MontgomeryPoint(*public).to_edwards(signature[63] >> 7)?,
-    };
-    Some((point, Scalar::from_bytes_mod_order(s)))
-}
-
 /// `s`, if it is below 2^253.
 fn s_of(signature: &[u8; 64]) -> Option<[u8; 32]> {
     let mut s = *signature.last_chunk::<32>().expect("32 of 64");
@@ -262,12 +261,21 @@ fn s_of(signature: &[u8; 64]) -> Option<[u8; 32]> {
     (s[31] & 0xe0 == 0).then_some(s)
 }
 
-/// The encoding of `A` with the sign bit that the signature carries.
-fn signed(encoding: &[u8; 32], signature: &[u8; 64]) -> [u8; 32] {
-    let mut encoding = *encoding;
-    encoding[31] |= signature[63] & SIGN_BIT;
+/// The encoding of `A` with the sign that the signature carries; an `x` of zero has none.
+fn signed(y: &[u8; 32], signature: &[u8; 64]) -> [u8; 32] {
+    let mut encoding = *y;
+    if *y != MINUS_ONE {
+        encoding[31] |= signature[63] & SIGN_BIT;
+    }
     encoding
 }
+
+/// `y` of the point whose `u` and `x` are 0. (The other one with such an `x`, zero, has no `u`.)
+const MINUS_ONE: [u8; 32] = {
+    let mut y = [0xff; 32];
+    (y[0], y[31]) = (0xec, 0x7f);
+    y
+};
 
 /// SHA-512 (FIPS 180-4 §6.4) mod `L`.
 fn hash(parts: [&[u8]; 4]) -> Scalar {

@@ -410,7 +410,7 @@ fn signatures(on: &impl Runs) {
             let mut ok = Canaries::new(n, true);
             on.run(xeddsa::Verify {
                 publics: &publics,
-                encodings: None,
+                expanded: None,
                 messages: &messages,
                 signatures: &signatures,
                 ok: ok.rows(),

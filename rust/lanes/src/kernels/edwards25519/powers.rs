@@ -126,22 +126,17 @@ impl<I: Isa> Part<I> for Encoded<'_, I::Field> {
     }
 }
 
-/// `x` with a parity of each row's own, from `y`, but that an `x` of zero may have any sign.
-pub(in crate::kernels) struct Decompress<I: Isa> {
-    pub(in crate::kernels) y: I::Field,
-    /// The parity that `x` is to have.
-    pub(in crate::kernels) sign: I::U64,
-}
+/// The even `x` of a point, from `y`, and 1 where there is such a point. Where there is none `x` is anything.
+pub(in crate::kernels) struct EvenX<F>(pub(in crate::kernels) F);
 
-impl<I: Isa> Part<I> for Decompress<I> {
-    /// `x`, its true parity, and 1 where there is such a point. Where there is none `x` is anything.
-    type Out = (I::Field, I::U64, I::U64);
+impl<I: Isa> Part<I> for EvenX<I::Field> {
+    type Out = (I::Field, I::U64);
 
     #[inline(always)]
     fn run(self, isa: I) -> Self::Out {
-        let one = self.sign.fill(1);
+        let one = isa.splat_limb(1);
         let unit: I::Field = I::Field::fill(one, 1);
-        let yy = isa.call(Squared(self.y, 1));
+        let yy = isa.call(Squared(self.0, 1));
         let u = I::Field::carry(yy.loose() - unit.loose());
         let dyy = isa.call(Product(yy, constant(one, &D)));
         let v = I::Field::carry(dyy.loose() + unit.loose());
@@ -158,8 +153,7 @@ impl<I: Isa> Part<I> for Decompress<I> {
         let turned = I::Field::carry(vxx.loose() + u.loose()).is_zero();
         let x = I::Field::choose(right, x, isa.call(Product(x, constant(one, &ROOT))));
         let [low, ..] = x.pack();
-        let x = I::Field::choose(low.low(1) ^ self.sign, x.negated(), x);
-        let [low, ..] = x.pack();
-        (x, low.low(1), one ^ ((one ^ right) & (one ^ turned)))
+        let x = I::Field::choose(low.low(1), x.negated(), x);
+        (x, one ^ ((one ^ right) & (one ^ turned)))
     }
 }

@@ -7,11 +7,11 @@
 //! sign     A = a B     R = r B                     verify     y = (u − 1)/(u + 1)     A = (x, y)     s B + h (−A)
 //! ```
 
-use super::{Encode, EncodeOwn, SIGN_BIT, Sign, Verify, hash, nonce, s_of, signed};
+use super::{EncodeOwn, Expand, Expanded, SIGN_BIT, Sign, UNKNOWN, Verify, hash, nonce, s_of, signed};
 use crate::isa::limbs::{load_limbs, store_limbs};
-use crate::isa::{Field, Isa, Limb};
+use crate::isa::{Field, Isa};
 use crate::kernels::edwards25519::{
-    Decompress, Encoded, GROUP, GROUP_ROWS, Inverses, Multiple, PlusBase, base_digits, digits, neutral, table,
+    Encoded, EvenX, GROUP, GROUP_ROWS, Inverses, Multiple, PlusBase, base_digits, digits, neutral, table,
 };
 use crate::kernels::wipe;
 use curve25519_dalek::Scalar;
@@ -85,10 +85,10 @@ impl Sign<'_> {
     }
 }
 
-/// The encoding of each `A`, its sign bit clear, and whether `u` is none of a point on the curve or its twist: it is then −1.
-/// Whether it is one on the curve is for [`Decompress`] to say.
+/// `y` of each `A` of a group, from `u`, and whether `u` is −1: that has none. Whether `y` is one on the curve is for
+/// [`EvenX`] to say.
 #[inline(always)]
-fn encode_public<I: Isa>(isa: I, publics: &[[u8; 32]], out: &mut [[u8; 32]], none: &mut [bool]) {
+fn to_edwards<I: Isa>(isa: I, publics: &[[u8; 32]], out: &mut [[u8; 32]], none: &mut [bool]) {
     let one = I::Field::fill(isa.splat_limb(0), 1);
     let mut numerators = [one; GROUP];
     let mut denominators = [one; GROUP];
@@ -114,37 +114,50 @@ fn flags<I: Isa>(isa: I, bits: I::U64, flags: &mut [bool]) {
     }
 }
 
-/// `A` of each encoding of a vector, its true sign, and whether there is one.
+/// The even `x` of each `y` of a vector, and whether there is one.
 #[inline(always)]
-fn decompress<I: Isa>(isa: I, encodings: &[[u8; 32]], signs: &mut [bool], ok: &mut [bool]) -> [I::Field; 2] {
-    let words = load_limbs(isa, encodings);
-    let y = I::Field::unpack(words);
-    let (x, sign, exists) = isa.call(Decompress::<I> { y, sign: words[3].shr(63) });
-    flags(isa, sign, signs);
-    flags(isa, exists, ok);
-    [x, y]
+fn even_x<I: Isa>(isa: I, y: I::Field, exist: &mut [bool]) -> I::Field {
+    let (x, exists) = isa.call(EvenX(y));
+    flags(isa, exists, exist);
+    x
 }
 
-impl Encode<'_> {
+impl Expand<'_> {
     #[inline(always)]
     pub(super) fn run_in_lanes<I: Isa>(self, isa: I) {
-        let n = self.ok.len();
-        for first in (0..n).step_by(GROUP * I::ROWS) {
-            let rows = first..n.min(first + GROUP * I::ROWS);
-            let (publics, out, ok) = (&self.publics[rows.clone()], &mut self.out[rows.clone()], &mut self.ok[rows]);
+        for (publics, out) in self.publics.chunks(GROUP * I::ROWS).zip(self.out.chunks_mut(GROUP * I::ROWS)) {
+            let mut ys = [[0; 32]; GROUP_ROWS];
             let mut none = [false; GROUP_ROWS];
-            let mut signs = [false; GROUP_ROWS];
-            encode_public(isa, publics, out, &mut none);
-            for (encodings, ok) in out.chunks(I::ROWS).zip(ok.chunks_mut(I::ROWS)) {
-                decompress(isa, encodings, &mut signs, ok);
-            }
-            for ((out, ok), none) in out.iter_mut().zip(ok).zip(none) {
-                *ok &= !none;
-                if !*ok {
-                    *out = [0; 32];
+            to_edwards(isa, publics, &mut ys[..publics.len()], &mut none);
+            let rows = ys[..publics.len()].chunks(I::ROWS).zip(none.chunks(I::ROWS)).zip(out.chunks_mut(I::ROWS));
+            for ((ys, none), out) in rows {
+                let mut xs = [[0; 32]; 8];
+                let mut exist = [false; 8];
+                let x = even_x(isa, I::Field::unpack(load_limbs(isa, ys)), &mut exist);
+                store_limbs(isa, x.pack(), &mut xs[..ys.len()]);
+                for (lane, out) in out.iter_mut().enumerate() {
+                    *out = (exist[lane] && !none[lane]).then_some([ys[lane], xs[lane]]);
                 }
             }
         }
+    }
+}
+
+/// `A` of a vector of rows, `x` even, and whether there is one.
+#[inline(always)]
+fn kept<I: Isa>(isa: I, expanded: &[Expanded], exist: &mut [bool]) -> [I::Field; 2] {
+    let (mut xs, mut ys) = ([[0; 32]; 8], [[0; 32]; 8]);
+    let mut known = true;
+    for (lane, [y, x]) in expanded.iter().enumerate() {
+        (xs[lane], ys[lane]) = (*x, *y);
+        known &= *x != UNKNOWN;
+    }
+    let y = I::Field::unpack(load_limbs(isa, &ys[..expanded.len()]));
+    if known {
+        exist.fill(true);
+        [I::Field::unpack(load_limbs(isa, &xs[..expanded.len()])), y]
+    } else {
+        [even_x(isa, y, exist), y]
     }
 }
 
@@ -157,55 +170,61 @@ impl Verify<'_> {
         for first in (0..n).step_by(GROUP * I::ROWS) {
             let rows = first..n.min(first + GROUP * I::ROWS);
             let count = rows.len();
+            let vectors = count.div_ceil(I::ROWS);
             let signatures = &self.signatures[rows.clone()];
-            let (mut none, mut signs, mut exists) = ([false; GROUP_ROWS], [false; GROUP_ROWS], [false; GROUP_ROWS]);
 
-            let mut encoded = [[0; 32]; GROUP_ROWS];
-            match self.encodings {
-                Some(kept) => encoded[..count].copy_from_slice(&kept[rows.clone()]),
-                None => encode_public(isa, &self.publics[rows.clone()], &mut encoded[..count], &mut none),
-            }
-            for (encoded, signature) in encoded.iter_mut().zip(signatures) {
-                *encoded = signed(encoded, signature);
-            }
             let mut points = [[zero; 3]; GROUP];
-            let lanes = signs.chunks_mut(I::ROWS).zip(exists.chunks_mut(I::ROWS));
-            for ((point, encoded), (signs, exists)) in
-                points.iter_mut().zip(encoded[..count].chunks(I::ROWS)).zip(lanes)
-            {
-                let [x, y] = decompress(isa, encoded, signs, exists);
-                *point = [x.negated(), y, zero];
+            let (mut ys, mut exist) = ([[0; 32]; GROUP_ROWS], [false; GROUP_ROWS]);
+            if let Some(expanded) = self.expanded {
+                let expanded = &expanded[rows.clone()];
+                for (y, expanded) in ys.iter_mut().zip(expanded) {
+                    *y = expanded[0];
+                }
+                let vectors = expanded.chunks(I::ROWS).zip(exist.chunks_mut(I::ROWS));
+                for (point, (expanded, exist)) in points.iter_mut().zip(vectors) {
+                    let [x, y] = kept(isa, expanded, exist);
+                    *point = [x, y, zero];
+                }
+            } else {
+                let mut none = [false; GROUP_ROWS];
+                to_edwards(isa, &self.publics[rows.clone()], &mut ys[..count], &mut none);
+                let vectors = ys[..count].chunks(I::ROWS).zip(exist.chunks_mut(I::ROWS));
+                for (point, (ys, exist)) in points.iter_mut().zip(vectors) {
+                    let y = I::Field::unpack(load_limbs(isa, ys));
+                    *point = [even_x(isa, y, exist), y, zero];
+                }
+                for (exists, none) in exist.iter_mut().zip(none) {
+                    *exists &= !none;
+                }
             }
 
-            let mut h = [[0; 32]; GROUP_ROWS];
-            let mut s = [[0; 32]; GROUP_ROWS];
-            for (lane, row) in rows.clone().enumerate() {
-                let signature = &self.signatures[row];
+            let (mut h, mut s) = ([[0; 32]; GROUP_ROWS], [[0; 32]; GROUP_ROWS]);
+            let mut signs = [[0; 32]; GROUP_ROWS];
+            for (lane, signature) in signatures.iter().enumerate() {
                 let Some(number) = s_of(signature) else {
-                    exists[lane] = false;
+                    exist[lane] = false;
                     continue;
                 };
-                exists[lane] &= !none[lane];
-                if self.encodings.is_none() {
-                    // Where x is zero, its sign is not the signature's.
-                    encoded[lane][31] = encoded[lane][31] & !SIGN_BIT | u8::from(signs[lane]) << 7;
-                }
+                let message = self.messages[first + lane];
+                let encoded = signed(&ys[lane], signature);
+                signs[lane][0] = signature[63] >> 7;
                 s[lane] = base_digits(&number);
-                h[lane] = digits(hash([&signature[..32], &encoded[lane], self.messages[row], &[]]).as_bytes());
+                h[lane] = digits(hash([&signature[..32], &encoded, message, &[]]).as_bytes());
             }
-
-            let vectors = count.div_ceil(I::ROWS);
             for (i, point) in points[..vectors].iter_mut().enumerate() {
                 let lanes = i * I::ROWS..count.min((i + 1) * I::ROWS);
                 let [x, y, _] = *point;
+                // −A: its x is odd where that of A is to be even.
+                let [sign, ..] = load_limbs(isa, &signs[lanes.clone()]);
+                let x = I::Field::choose(sign, x, x.negated());
                 let multiple = Multiple::<I> { point: [x, y], digits: load_limbs(isa, &h[lanes.clone()]) };
                 let digits = load_limbs(isa, &s[lanes]);
                 *point = isa.call(PlusBase::<I> { point: isa.call(multiple), digits, table: table(isa) });
             }
             let mut nonces = [[0; 32]; GROUP_ROWS];
             isa.call(Encoded { points: &points[..vectors], out: &mut nonces[..count] });
-            for (lane, row) in rows.enumerate() {
-                self.ok[row] = exists[lane] && nonces[lane] == self.signatures[row][..32];
+            for (lane, signature) in signatures.iter().enumerate() {
+                self.ok[first + lane] = exist[lane] && nonces[lane] == signature[..32];
             }
         }
     }
