@@ -2,7 +2,7 @@
 //! is: `cargo run --release --example time`. A tile again and again; the backends take turns, and the best of all turns
 //! counts, so the columns compare even on a busy machine.
 //!
-//! A first argument is a part of the names to run, a second the number of rows (1 to 16): what the table of what runs where
+//! A first argument is a part of the names to run, a second the number of rows (1 to 32): what the table of what runs where
 //! is made from.
 
 use interlane_lanes::isa::{Backend, TILE};
@@ -74,7 +74,7 @@ fn main() {
     let (mut all_root, mut all_signatures) = ([[0; 64]; ROWS], [[0; 64]; ROWS]);
     let (root, signatures) = (&mut all_root[..n], &mut all_signatures[..n]);
     let mut texts = [[3; 272]; ROWS];
-    let info = &Info::new(b"WhisperMessageKeys");
+    let (info, group) = (&Info::new(b"WhisperMessageKeys"), &Info::new(b"WhisperGroup"));
 
     let mut time = |name: &str, calls: u32, step: &mut dyn FnMut(Backend)| {
         if name.is_empty() {
@@ -120,14 +120,10 @@ fn main() {
         backend.run_in_lanes(chain::Step { chains: black_box(&mut *chains), seeds });
     });
     time("chain::MessageKeys<80>", 20, &mut |backend| {
-        backend.run_in_lanes(chain::MessageKeys {
-            seeds: black_box(&*seeds),
-            info: b"WhisperMessageKeys",
-            out: message_keys,
-        });
+        backend.run_in_lanes(chain::MessageKeys { seeds: black_box(&*seeds), info, out: message_keys });
     });
     time("chain::MessageKeys<48>", 20, &mut |backend| {
-        backend.run_in_lanes(chain::MessageKeys { seeds: black_box(&*seeds), info: b"WhisperGroup", out: group_keys });
+        backend.run_in_lanes(chain::MessageKeys { seeds: black_box(&*seeds), info: group, out: group_keys });
     });
     time("cbc::Decrypt, 272 bytes", 20, &mut |backend| {
         let mut rows = texts.each_mut().map(|row| &mut row[..]);

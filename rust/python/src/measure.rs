@@ -108,10 +108,9 @@ fn hkdf(backend: Backend) -> f64 {
 
 /// A step of the sending or receiving chain, and the message keys of that step.
 fn chain(backend: Backend) -> f64 {
-    let out = (filled::<32>(1), filled::<32>(0), filled::<80>(0));
-    timed(backend, out, |backend, (chains, seeds, keys)| {
-        backend.run(chain::Step { chains, seeds });
-        backend.run(chain::MessageKeys { seeds, info: b"WhisperMessageKeys", out: keys });
+    const INFO: &hkdf::Info = &hkdf::Info::new(b"WhisperMessageKeys");
+    timed(backend, (filled::<32>(1), filled::<80>(0)), |backend, (chains, out)| {
+        backend.run(chain::StepToKeys { chains, info: INFO, out });
     })
 }
 

@@ -19,7 +19,7 @@ use super::plan::{Entry, Plan};
 use super::randomness::{Purpose, Randomness};
 use super::records::{self, Dirty};
 use super::rows::{Kind, Outcome, Packed};
-use super::tile;
+use super::tile::{self, TileKeys};
 use crate::bytes::Bytes;
 use crate::error::{Events, Status};
 use crate::limits::MAX_ARCHIVED_STEPS;
@@ -65,7 +65,6 @@ struct Next<'a> {
     their_identity: [u8; 32],
     message: SignalMessage<'a>,
     chain: ChainKey,
-    seed: Secret<32>,
 }
 
 /// A peer whose frames need more than the columns: a copy of it, which replaces it when the call is committed.
@@ -199,7 +198,6 @@ impl<'a> Run<'a> {
                     their_identity: view.their_identity,
                     message,
                     chain: view.chain,
-                    seed: Secret::default(),
                 }),
                 _ => rest.push(at),
             }
@@ -210,21 +208,25 @@ impl<'a> Run<'a> {
     /// Opens the usual frames; entries whose frame is not authentic here are left to be tried on other sessions.
     fn open_next(&mut self, next: &mut [Next<'a>], rest: &mut Vec<usize>) {
         let backend = self.engine.backend;
-        tile::step(backend, next.iter_mut().map(|next| (&mut next.chain, next.seed.expose_mut())));
         let total = next.iter().map(|next| next.message.ciphertext.len()).sum();
         self.opened.bytes.reserve(total);
         next.sort_by_key(|next| next.message.authenticated.len().div_ceil(64));
-        let mut seeds = tile::column::<32>();
+        let mut chains = tile::column::<32>();
         for tile in next.chunks_mut(TILE) {
-            for (seed, next) in seeds.iter_mut().zip(tile.iter()) {
-                *seed = *next.seed.expose();
+            for (chain, next) in chains.iter_mut().zip(tile.iter()) {
+                *chain = *next.chain.key.expose();
+            }
+            let keys = tile::step_to_keys(backend, &mut chains[..tile.len()]);
+            for (chain, next) in chains.iter().zip(tile.iter_mut()) {
+                *next.chain.key.expose_mut() = *chain;
+                next.chain.index += 1;
             }
             let mut rows: [Option<(&SignalMessage<'a>, [u8; 66])>; TILE] = [None; TILE];
             for (row, next) in rows.iter_mut().zip(tile.iter()) {
                 let account = &self.accounts[next.account];
                 *row = Some((&next.message, identities(&next.their_identity, &account.identity.public)));
             }
-            let opened = self.open_tile(&seeds[..tile.len()], &rows);
+            let opened = self.open_tile(&keys, tile.len(), &rows);
             for (next, at) in tile.iter_mut().zip(opened) {
                 let Some((start, len)) = at else {
                     rest.push(next.entry);
@@ -242,15 +244,14 @@ impl<'a> Run<'a> {
         rest.sort_unstable();
     }
 
-    /// Message keys, MAC, CBC and padding of a tile. Gives where each plaintext is in the run's bytes; `None` for a
+    /// MAC, CBC and padding of a tile of `n` rows. Gives where each plaintext is in the run's bytes; `None` for a
     /// frame that is not authentic, of which nothing stays.
     fn open_tile(
         &mut self,
-        seeds: &[[u8; 32]],
+        keys: &TileKeys,
+        n: usize,
         rows: &[Option<(&SignalMessage<'_>, [u8; 66])>; TILE],
     ) -> [Option<(usize, usize)>; TILE] {
-        let n = seeds.len();
-        let keys = tile::message_keys(self.engine.backend, seeds);
         let mut heads = [[0; 66]; TILE];
         let mut frames: [&[u8]; TILE] = [&[]; TILE];
         for (lane, (message, head)) in rows[..n].iter().flatten().enumerate() {
@@ -510,7 +511,8 @@ impl<'a> Run<'a> {
                 let head = identities(&attempt.session.their_identity, &account.identity.public);
                 rows[lane] = Some((&attempt.trial.message, head));
             }
-            let opened = self.open_tile(&seeds[..tile.len()], &rows);
+            let keys = tile::message_keys(self.engine.backend, &seeds[..tile.len()]);
+            let opened = self.open_tile(&keys, tile.len(), &rows);
             at.extend_from_slice(&opened[..tile.len()]);
         }
         for (attempt, at) in attempts.iter_mut().zip(&mut at) {

@@ -72,9 +72,12 @@ pub(super) fn seal(
     let (mut senders, rows) =
         gather(engine, plan, entries, plaintexts, randomness, &mut accounts, &mut sealed.outcomes);
     let place = |row: &Outgoing| (row.sender as usize, row.wave);
-    let seeds = tile::step_waves(engine.backend, &rows, place, &mut senders, |sender| Some(&mut sender.view.chain));
-    let run = Run { engine, accounts: &accounts, senders: &senders, rows: &rows, seeds: &seeds, plaintexts };
-    run.write_frames(&mut sealed);
+    // Where every session has one row, its chain moves when its row's tile does.
+    let waves = rows.len() > senders.len();
+    let seeds = waves
+        .then(|| tile::step_waves(engine.backend, &rows, place, &mut senders, |sender| Some(&mut sender.view.chain)));
+    let run = Run { engine, accounts: &accounts, rows: &rows, seeds: seeds.as_deref(), plaintexts };
+    run.write_frames(&mut senders, &mut sealed);
     if engine.durable() {
         write_chains(engine, &senders, &mut sealed);
     }
@@ -176,21 +179,21 @@ fn gather(
     (senders, rows)
 }
 
-/// A run whose keys are made and whose lengths are known.
+/// A run whose lengths are known.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     engine: &'a Engine,
     accounts: &'a RunAccounts<'a>,
-    senders: &'a [Sender],
     rows: &'a [Outgoing],
-    seeds: &'a [[u8; 32]],
+    /// Of the rows, if the chains have moved already.
+    seeds: Option<&'a [[u8; 32]]>,
     plaintexts: Packed<'a>,
 }
 
 impl Run<'_> {
-    /// Message keys, CBC and MAC, sixteen rows at a time.
-    fn write_frames(&self, sealed: &mut Sealed) {
-        let Self { senders, rows, .. } = *self;
+    /// Message keys, CBC and MAC, a tile at a time.
+    fn write_frames(&self, senders: &mut [Sender], sealed: &mut Sealed) {
+        let rows = self.rows;
         let mut bytes = Bytes::zeroes(rows.iter().map(|row| row.frame_len).sum());
         let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
         let mut rest = bytes.as_mut_slice();
@@ -214,19 +217,37 @@ impl Run<'_> {
         let mut order: Vec<u32> = (0..rows.len() as u32).collect();
         order.sort_by_key(|&at| rows[at as usize].message_len.div_ceil(64));
         for at in order.chunks(TILE) {
-            self.write_tile(at, &mut frames);
+            self.write_tile(at, senders, &mut frames);
         }
         sealed.bytes = bytes.shared();
     }
 
-    fn write_tile(&self, at: &[u32], frames: &mut [&mut [u8]]) {
-        let Self { engine, accounts, senders, rows, seeds, plaintexts } = *self;
-        let n = at.len();
-        let mut tile_seeds = tile::column::<32>();
-        for (lane, &at) in at.iter().enumerate() {
-            tile_seeds[lane] = seeds[at as usize];
+    /// The message keys of a tile.
+    fn keys(&self, at: &[u32], senders: &mut [Sender]) -> tile::TileKeys {
+        let (backend, n) = (self.engine.backend, at.len());
+        let mut column = tile::column::<32>();
+        if let Some(seeds) = self.seeds {
+            for (seed, &at) in column.iter_mut().zip(at) {
+                *seed = seeds[at as usize];
+            }
+            return tile::message_keys(backend, &column[..n]);
         }
-        let keys = tile::message_keys(engine.backend, &tile_seeds[..n]);
+        for (chain, &at) in column.iter_mut().zip(at) {
+            *chain = *senders[self.rows[at as usize].sender as usize].view.chain.key.expose();
+        }
+        let keys = tile::step_to_keys(backend, &mut column[..n]);
+        for (next, &at) in column.iter().zip(at) {
+            let chain = &mut senders[self.rows[at as usize].sender as usize].view.chain;
+            *chain.key.expose_mut() = *next;
+            chain.index += 1;
+        }
+        keys
+    }
+
+    fn write_tile(&self, at: &[u32], senders: &mut [Sender], frames: &mut [&mut [u8]]) {
+        let Self { engine, accounts, rows, plaintexts, .. } = *self;
+        let n = at.len();
+        let keys = self.keys(at, senders);
         let mut heads = [[0; 66]; TILE];
         let mut messages: [&mut [u8]; TILE] = std::array::from_fn(|_| &mut [][..]);
         for (lane, &at) in at.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The batch: a call's rows become waves (the k-th row of every session), waves become tiles of sixteen, and a tile
+//! The batch: a call's rows become waves (the k-th row of every session), waves become tiles, and a tile
 //! goes through a crypto step at once. State is advanced on copies, made durable, then put back.
 
 mod accounts;

@@ -1,4 +1,4 @@
-//! Crypto steps on rows gathered sixteen at a time: what encrypt, decrypt and groups have in common. Keys live in
+//! Crypto steps on rows gathered a tile at a time: what encrypt, decrypt and groups have in common. Keys live in
 //! the tile and are zeroed with it.
 
 use std::ops::{Deref, DerefMut};
@@ -160,9 +160,20 @@ pub(crate) struct TileKeys {
 pub(crate) fn message_keys(backend: Backend, seeds: &[[u8; 32]]) -> TileKeys {
     let mut bytes = column::<MESSAGE_KEY_BYTES>();
     backend.run(chain::MessageKeys { seeds, info: MESSAGE_KEY_INFO, out: &mut bytes[..seeds.len()] });
+    split_keys(&bytes[..seeds.len()])
+}
+
+/// Moves a tile's chain keys one message on, and gives the messages' keys: a step whose seeds nobody else needs.
+pub(crate) fn step_to_keys(backend: Backend, chains: &mut [[u8; 32]]) -> TileKeys {
+    let (mut bytes, n) = (column::<MESSAGE_KEY_BYTES>(), chains.len());
+    backend.run(chain::StepToKeys { chains, info: MESSAGE_KEY_INFO, out: &mut bytes[..n] });
+    split_keys(&bytes[..n])
+}
+
+fn split_keys(bytes: &[[u8; MESSAGE_KEY_BYTES]]) -> TileKeys {
     let mut keys = TileKeys { cipher: column(), mac: column(), iv: column() };
-    for lane in 0..seeds.len() {
-        let split = MessageKeys::from(&bytes[lane]);
+    for (lane, bytes) in bytes.iter().enumerate() {
+        let split = MessageKeys::from(bytes);
         keys.cipher[lane] = *split.cipher;
         keys.mac[lane] = *split.mac;
         keys.iv[lane] = *split.iv;

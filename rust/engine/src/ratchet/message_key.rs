@@ -1,7 +1,9 @@
 //! Message keys: what HKDF makes of a message seed.
 
+use interlane_lanes::kernels::hkdf::Info;
+
 /// HKDF info of pairwise message keys.
-pub(crate) const MESSAGE_KEY_INFO: &[u8] = b"WhisperMessageKeys";
+pub(crate) const MESSAGE_KEY_INFO: &Info = &Info::new(b"WhisperMessageKeys");
 
 /// Bytes of pairwise message keys.
 pub(crate) const MESSAGE_KEY_BYTES: usize = 80;
@@ -22,7 +24,7 @@ impl<'a> From<&'a [u8; MESSAGE_KEY_BYTES]> for MessageKeys<'a> {
 }
 
 /// HKDF info of sender-key message keys.
-pub(crate) const GROUP_KEY_INFO: &[u8] = b"WhisperGroup";
+pub(crate) const GROUP_KEY_INFO: &Info = &Info::new(b"WhisperGroup");
 
 /// Bytes of sender-key message keys.
 pub(crate) const GROUP_KEY_BYTES: usize = 48;

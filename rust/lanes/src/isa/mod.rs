@@ -29,8 +29,11 @@ pub use pieces::Pieces;
 pub use portable::Portable;
 pub use words::{Lanes, Part, Words};
 
-/// Rows of a tile. The width of every instruction set divides it.
-pub const TILE: usize = 16;
+/// Rows of a tile: two groups of the widest instruction set, whose hashes go side by side.
+pub const TILE: usize = 2 * WIDEST;
+
+/// Most rows of a group. The width of every instruction set divides it.
+pub const WIDEST: usize = 16;
 
 /// A vector instruction set. A value of this type is proof that the set is present, so all of it is safe to use.
 pub trait Isa: Words<U32: Pieces<Self>> + Limbs {}

@@ -122,14 +122,14 @@ where
                 store_pieces(isa, quad[i], rows, i, at);
             }
         } else if at < N {
-            let mut ends = [[0; 16]; super::TILE];
+            let mut ends = [[0; 16]; super::WIDEST];
             for i in 0..4 {
                 store_pieces(isa, quad[i], &mut ends[..I::WIDTH], i, 0);
             }
             for (row, end) in rows.iter_mut().zip(&ends) {
                 row[at..].copy_from_slice(&end[..N - at]);
             }
-            ends = [[0; 16]; super::TILE];
+            ends = [[0; 16]; super::WIDEST];
             zeroize::optimization_barrier(&ends);
         }
     }
@@ -141,7 +141,7 @@ pub(super) fn choose_words<I>(isa: I, alive: &[bool], new: &[I::U32; 8], old: &[
 where
     I: Words<U32: Pieces<I>>,
 {
-    let mut words = [0; super::TILE];
+    let mut words = [0; super::WIDEST];
     for (word, alive) in words.iter_mut().zip(alive) {
         *word = u32::from(*alive).wrapping_neg();
     }

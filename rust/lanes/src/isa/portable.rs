@@ -1,7 +1,7 @@
 //! Any CPU: one row at a time, by crates. Also the oracle of every vector backend.
 
 use super::words::Part;
-use super::{Lanes, Step, TILE, Words};
+use super::{Lanes, Step, Words};
 use sha2::block_api::compress256;
 
 /// The backend without vectors.
@@ -100,11 +100,12 @@ impl Lanes for u32 {
 impl Words for Portable {
     const WIDTH: usize = 1;
     type U32 = u32;
-    type Groups<T: Copy> = [T; TILE];
+    const GROUPS: usize = 8;
+    type Groups<T: Copy> = [T; 8];
 
     #[inline(always)]
-    fn groups<T: Copy>(self, item: T) -> [T; TILE] {
-        [item; TILE]
+    fn groups<T: Copy>(self, item: T) -> [T; 8] {
+        [item; 8]
     }
 
     #[inline(always)]
@@ -127,7 +128,7 @@ impl Words for Portable {
     }
 
     #[inline(always)]
-    fn load_blocks(self, rows: &[[u8; 64]]) -> [u32; 16] {
+    fn load_blocks(self, rows: &[&[u8; 64]]) -> [u32; 16] {
         let mut words = [0; 16];
         for (word, bytes) in words.iter_mut().zip(rows[0].as_chunks().0) {
             *word = u32::from_ne_bytes(*bytes);

@@ -19,14 +19,20 @@ pub(crate) const ROUND_CONSTANTS: [u32; 64] = [
 /// A group is up to `WIDTH` neighbouring rows; where an operation takes rows it takes one group of them, and lanes without
 /// a row hold anything.
 pub trait Words: Copy {
-    /// Rows in a group; divides [`super::TILE`].
+    /// Rows in a group; at most [`super::WIDEST`].
     const WIDTH: usize;
     /// A 32-bit word of each row of a group.
     type U32: Lanes;
-    /// One of something for each group of a tile: an array of `TILE / WIDTH`.
+    /// Groups that hashes take at a time.
+    const GROUPS: usize;
+    /// The rows of those; divides [`super::TILE`].
+    const AT_ONCE: usize = Self::GROUPS * Self::WIDTH;
+    /// Whether two groups' compressions fit in the registers, where they are computed from words.
+    const PAIRS: bool = false;
+    /// One of something for each of them: an array of `GROUPS`.
     type Groups<T: Copy>: Copy + IndexMut<usize, Output = T> + AsRef<[T]> + AsMut<[T]>;
 
-    /// The same for each group of a tile.
+    /// The same for each of them.
     fn groups<T: Copy>(self, item: T) -> Self::Groups<T>;
 
     /// Runs a part of a kernel in a function of its own, compiled for this instruction set and never inlined.
@@ -37,7 +43,7 @@ pub trait Words: Copy {
     /// The rows of a group, in memory order.
     fn load(self, rows: &[[u8; 32]]) -> [Self::U32; 8];
     /// One block of each row of a group, in memory order.
-    fn load_blocks(self, rows: &[[u8; 64]]) -> [Self::U32; 16];
+    fn load_blocks(self, rows: &[&[u8; 64]]) -> [Self::U32; 16];
     /// The bytes from `at` on of each row of a group, from words in memory order: 32 of them, or what the row has left.
     fn store<const N: usize>(self, words: &[Self::U32; 8], rows: &mut [[u8; N]], at: usize);
     /// Lane by lane: `new` where `alive`, else `old`.

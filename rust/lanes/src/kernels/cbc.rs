@@ -9,7 +9,7 @@
 use super::aes256::{self, RoundKeys, expand_keys, invert_keys};
 use super::{rows, wipe};
 use crate::isa::pieces::load_pieces;
-use crate::isa::{Isa, Kernel, Pieces, Portable, Step, TILE};
+use crate::isa::{Isa, Kernel, Pieces, Portable, Step, WIDEST};
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit};
@@ -102,13 +102,13 @@ fn blocks(row: &mut [u8]) -> &mut [[u8; 16]] {
 const RUN: usize = 4;
 
 /// `BLOCKS` blocks of each row of a group.
-type Taken<'a, const BLOCKS: usize> = [&'a mut [[u8; 16]; BLOCKS]; TILE];
+type Taken<'a, const BLOCKS: usize> = [&'a mut [[u8; 16]; BLOCKS]; WIDEST];
 
 /// Takes the next blocks of each row; where a row has ended, those of `spares`.
 #[inline(always)]
 fn take<'a: 'b, 'b, const BLOCKS: usize>(
-    rows: &mut [&'a mut [[u8; 16]]; TILE],
-    spares: &'b mut [[[u8; 16]; BLOCKS]; TILE],
+    rows: &mut [&'a mut [[u8; 16]]; WIDEST],
+    spares: &'b mut [[[u8; 16]; BLOCKS]; WIDEST],
 ) -> Taken<'b, BLOCKS> {
     let mut taken = spares.each_mut();
     for (taken, row) in taken.iter_mut().zip(rows) {
@@ -123,7 +123,7 @@ fn take<'a: 'b, 'b, const BLOCKS: usize>(
 /// A group of rows, encrypted or decrypted.
 #[inline(always)]
 fn run_group<I: Isa, const DECRYPT: bool>(isa: I, keys: &[[u8; 32]], ivs: &[[u8; 16]], rows: &mut [&mut [u8]]) {
-    let mut left: [&mut [[u8; 16]]; TILE] = Default::default();
+    let mut left: [&mut [[u8; 16]]; WIDEST] = Default::default();
     for (left, row) in left.iter_mut().zip(rows) {
         *left = blocks(row);
     }
@@ -135,7 +135,7 @@ fn run_group<I: Isa, const DECRYPT: bool>(isa: I, keys: &[[u8; 32]], ivs: &[[u8;
     for i in 0..4 {
         chain[i] = load_pieces(isa, ivs, i, 0);
     }
-    let (mut spares, mut spare) = ([[[0; 16]; RUN]; TILE], [[[0; 16]; 1]; TILE]);
+    let (mut spares, mut spare) = ([[[0; 16]; RUN]; WIDEST], [[[0; 16]; 1]; WIDEST]);
     loop {
         let (mut least, mut most) = (usize::MAX, 0);
         for row in &left {

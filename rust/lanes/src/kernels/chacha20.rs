@@ -10,12 +10,12 @@
 //! rounds.
 
 use crate::isa::pieces::load_words;
-use crate::isa::{Isa, Lanes, Part, Pieces, TILE};
+use crate::isa::{Isa, Lanes, Part, Pieces, WIDEST};
 
 /// Vectors that are computed side by side, where there are blocks for them: each waits for its own results, and a vector
 /// has twice the registers that it needs. Measured on Zen 5, AVX-512: 9 ns a block one at a time, 6 two at a time.
 const SIDE: usize = 2;
-const MOST: usize = SIDE * TILE;
+const MOST: usize = SIDE * WIDEST;
 
 /// Blocks that wait until there is one for each lane.
 pub(super) struct Stream<'a, I> {

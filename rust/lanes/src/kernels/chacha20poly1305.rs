@@ -9,7 +9,7 @@ use super::chacha20::Stream;
 use super::covered::Covered;
 use super::poly1305::{self, Poly1305};
 use super::{rows, wipe};
-use crate::isa::{Isa, Kernel, Portable, Step, TILE};
+use crate::isa::{Isa, Kernel, Portable, Step, WIDEST};
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chacha20poly1305::ChaCha20Poly1305;
@@ -62,8 +62,8 @@ impl Kernel for Seal<'_, '_> {
     #[inline(always)]
     fn in_lanes<I: Isa>(self, isa: I) {
         rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len()]);
-        let (keys, nonces) = (self.keys.chunks(TILE), self.nonces.chunks(TILE));
-        let (associated, rows) = (self.associated.chunks(TILE), self.rows.chunks_mut(TILE));
+        let (keys, nonces) = (self.keys.chunks(WIDEST), self.nonces.chunks(WIDEST));
+        let (associated, rows) = (self.associated.chunks(WIDEST), self.rows.chunks_mut(WIDEST));
         for (((keys, nonces), associated), rows) in keys.zip(nonces).zip(associated).zip(rows) {
             seal_tile(isa, keys, nonces, associated, rows);
         }
@@ -97,8 +97,8 @@ impl Kernel for Open<'_, '_> {
     fn in_lanes<I: Isa>(self, isa: I) {
         rows([self.keys.len(), self.nonces.len(), self.associated.len(), self.rows.len(), self.ok.len()]);
         let (keys, nonces, associated) =
-            (self.keys.chunks(TILE), self.nonces.chunks(TILE), self.associated.chunks(TILE));
-        let (rows, ok) = (self.rows.chunks_mut(TILE), self.ok.chunks_mut(TILE));
+            (self.keys.chunks(WIDEST), self.nonces.chunks(WIDEST), self.associated.chunks(WIDEST));
+        let (rows, ok) = (self.rows.chunks_mut(WIDEST), self.ok.chunks_mut(WIDEST));
         for ((((keys, nonces), associated), rows), ok) in keys.zip(nonces).zip(associated).zip(rows).zip(ok) {
             open_tile(isa, keys, nonces, associated, rows, ok);
         }
@@ -108,15 +108,15 @@ impl Kernel for Open<'_, '_> {
 /// Blocks of ChaCha20 of a tile of rows that are not, or not quite, in the rows.
 struct Edges {
     /// Block 0 of each row, which begins with Poly1305's key.
-    first: [[u8; 64]; TILE],
+    first: [[u8; 64]; WIDEST],
     /// The end of a text, where it is less than a block.
-    last: [[u8; 64]; TILE],
+    last: [[u8; 64]; WIDEST],
 }
 
 impl Edges {
     #[inline(always)]
     fn new() -> Self {
-        Self { first: [[0; 64]; TILE], last: [[0; 64]; TILE] }
+        Self { first: [[0; 64]; WIDEST], last: [[0; 64]; WIDEST] }
     }
 }
 
@@ -175,7 +175,7 @@ fn seal_tile<I: Isa>(isa: I, keys: &[[u8; 32]], nonces: &[[u8; 12]], associated:
         apply(&mut stream, key, nonce, text, last);
     }
     stream.finish();
-    let mut all = [Covered::NONE; TILE];
+    let mut all = [Covered::NONE; WIDEST];
     for (row, last) in rows.iter_mut().zip(&edges.last) {
         let (text, _) = row.split_last_chunk_mut::<TAG>().expect("a row has room for its tag");
         copy_back(text, last);
@@ -205,7 +205,7 @@ fn open_tile<I: Isa>(
         stream.apply(key, 0, nonce, first);
     }
     stream.finish();
-    let mut all = [Covered::NONE; TILE];
+    let mut all = [Covered::NONE; WIDEST];
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().unwrap_or((&[], &[0; TAG]));
         all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));

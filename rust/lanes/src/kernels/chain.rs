@@ -10,11 +10,11 @@
 //! are two compressions for the extract (its key is constant), two for the key blocks of the expand and two for each 32
 //! bytes: ten for 80. Three of the sixteen are of blocks that are the same for everybody.
 
-use super::hkdf::{Expand, Info, NO_SALT};
-use super::hmac::{Keyed, finish, load_tile};
-use super::sha256::{Half, Known, behind, compress, last_block, splat};
-use super::{over_words, rows, wipe};
-use crate::isa::{TILE, Words};
+use super::hkdf::{Info, NO_SALT, expand};
+use super::hmac::Tile;
+use super::sha256::{Known, last_block};
+use super::{over_words, rows};
+use crate::isa::Words;
 
 /// Replaces each chain key by the next and gives the seed of the message between them.
 pub struct Step<'a> {
@@ -28,8 +28,8 @@ pub struct Step<'a> {
 pub struct MessageKeys<'a, const N: usize> {
     /// What the keys are derived from.
     pub seeds: &'a [[u8; 32]],
-    /// The label, at most [`super::hkdf::INFO_MAX`] bytes.
-    pub info: &'a [u8],
+    /// The label, laid out.
+    pub info: &'a Info,
     /// The keys.
     pub out: &'a mut [[u8; N]],
 }
@@ -55,16 +55,13 @@ impl Step<'_> {
     #[inline(always)]
     fn run<I: Words>(self, isa: I) {
         rows([self.chains.len(), self.seeds.len()]);
-        let mut keyed = Keyed::new(isa);
-        let mut halves = isa.groups([isa.splat(0); 8]);
-        for (chains, seeds) in self.chains.chunks_mut(TILE).zip(self.seeds.chunks_mut(TILE)) {
-            step(isa, chains, &mut keyed, &mut halves);
-            for (group, seeds) in seeds.chunks_mut(I::WIDTH).enumerate() {
-                isa.store(&halves[group], seeds, 0);
-            }
+        let mut tile = Tile::new(isa);
+        let chains = self.chains.chunks_mut(I::AT_ONCE);
+        for (chains, seeds) in chains.zip(self.seeds.chunks_mut(I::AT_ONCE)) {
+            step(isa, &mut tile, chains);
+            tile.store(isa, seeds, 0);
         }
-        keyed.wipe(isa);
-        wipe(halves.as_mut(), [isa.splat(0); 8]);
+        tile.wipe(isa);
     }
 }
 
@@ -74,13 +71,13 @@ impl<const N: usize> MessageKeys<'_, N> {
     #[inline(always)]
     fn run<I: Words>(self, isa: I) {
         rows([self.seeds.len(), self.out.len()]);
-        let info = Info::new(self.info);
-        let mut expand = Expand::new(isa);
-        for (seeds, out) in self.seeds.chunks(TILE).zip(self.out.chunks_mut(TILE)) {
-            load_tile(isa, seeds, &mut expand.halves);
-            message_keys(isa, &mut expand, &info, out);
+        let mut tile = Tile::new(isa);
+        let seeds = self.seeds.chunks(I::AT_ONCE);
+        for (seeds, out) in seeds.zip(self.out.chunks_mut(I::AT_ONCE)) {
+            tile.load(isa, seeds);
+            message_keys(isa, &mut tile, self.info, out);
         }
-        expand.wipe(isa);
+        tile.wipe(isa);
     }
 }
 
@@ -90,33 +87,32 @@ impl<const N: usize> StepToKeys<'_, N> {
     #[inline(always)]
     fn run<I: Words>(self, isa: I) {
         rows([self.chains.len(), self.out.len()]);
-        let mut expand = Expand::new(isa);
-        for (chains, out) in self.chains.chunks_mut(TILE).zip(self.out.chunks_mut(TILE)) {
-            step(isa, chains, &mut expand.keyed, &mut expand.halves);
-            message_keys(isa, &mut expand, self.info, out);
+        let mut tile = Tile::new(isa);
+        let chains = self.chains.chunks_mut(I::AT_ONCE);
+        for (chains, out) in chains.zip(self.out.chunks_mut(I::AT_ONCE)) {
+            step(isa, &mut tile, chains);
+            message_keys(isa, &mut tile, self.info, out);
         }
-        expand.wipe(isa);
+        tile.wipe(isa);
     }
 }
 
-/// One step of a tile of chains; the seeds are in `halves`.
+/// One step of a tile of chains; leaves the seeds in it.
 #[inline(always)]
-fn step<I: Words>(isa: I, chains: &mut [[u8; 32]], keyed: &mut Keyed<I>, halves: &mut I::Groups<Half<I>>) {
-    load_tile(isa, chains, halves);
-    keyed.set(isa, halves, chains.len());
-    for (group, chains) in chains.chunks_mut(I::WIDTH).enumerate() {
-        halves[group] = keyed.code_known(isa, group, &SEED);
-        isa.store(&keyed.code_known(isa, group, &NEXT), chains, 0);
-    }
+fn step<I: Words>(isa: I, tile: &mut Tile<I>, chains: &mut [[u8; 32]]) {
+    tile.load(isa, chains);
+    tile.set_keys(isa);
+    tile.known(isa, &NEXT);
+    tile.store(isa, chains, 0);
+    tile.known(isa, &SEED);
 }
 
-/// The keys of a tile from the seeds in `halves`.
+/// The keys of a tile of seeds.
 #[inline(always)]
-fn message_keys<I: Words, const N: usize>(isa: I, expand: &mut Expand<I>, info: &Info, out: &mut [[u8; N]]) {
-    for group in 0..out.len().div_ceil(I::WIDTH) {
-        let mut inner = splat(isa, &NO_SALT[0]);
-        compress(isa, &mut inner, &behind(isa, &expand.halves[group], &INPUT));
-        expand.halves[group] = finish(isa, &inner, &splat(isa, &NO_SALT[1]));
-    }
-    expand.run(isa, info, out);
+fn message_keys<I: Words, const N: usize>(isa: I, tile: &mut Tile<I>, info: &Info, out: &mut [[u8; N]]) {
+    tile.set_known_keys(isa, out.len(), &NO_SALT);
+    tile.start();
+    tile.take_behind(isa, &INPUT);
+    tile.finish(isa);
+    expand(isa, tile, info, out);
 }

@@ -9,7 +9,7 @@ use super::aes256::{self, RoundKeys};
 use super::covered::{Covered, Runs};
 use super::{rows, wipe};
 use crate::isa::pieces::{load_pieces, store_pieces};
-use crate::isa::{Isa, Kernel, Lanes, Part, Pieces, Portable, Step, TILE};
+use crate::isa::{Isa, Kernel, Lanes, Part, Pieces, Portable, Step, WIDEST};
 use aes::Aes256Enc;
 use aes::cipher::{Block, BlockCipherEncrypt};
 use aes_gcm::Aes256Gcm;
@@ -121,7 +121,7 @@ struct Group<V: Copy> {
 impl<V: Copy> Group<V> {
     #[inline(always)]
     fn new<I: Isa<U32 = V>>(isa: I, keys: &[[u8; 32]], nonces: &[[u8; 12]]) -> Self {
-        let mut counters = [[0; 16]; TILE];
+        let mut counters = [[0; 16]; WIDEST];
         for (counter, nonce) in counters.iter_mut().zip(nonces) {
             counter[..12].copy_from_slice(nonce);
             counter[15] = 1;
@@ -192,8 +192,8 @@ impl<V: Copy> Group<V> {
 
     /// The tag of each row.
     #[inline(always)]
-    fn tags<I: Isa<U32 = V>>(&self, isa: I, covered: &[Covered<'_>]) -> [[u8; 16]; TILE] {
-        let mut tags = [[0; 16]; TILE];
+    fn tags<I: Isa<U32 = V>>(&self, isa: I, covered: &[Covered<'_>]) -> [[u8; 16]; WIDEST] {
+        let mut tags = [[0; 16]; WIDEST];
         isa.call(Tags { hash_keys: self.hash_keys, masks: self.masks, covered, tags: &mut tags });
         tags
     }
@@ -240,7 +240,7 @@ struct Tags<'a, V> {
     hash_keys: [V; 4],
     masks: [V; 4],
     covered: &'a [Covered<'a>],
-    tags: &'a mut [[u8; 16]; TILE],
+    tags: &'a mut [[u8; 16]; WIDEST],
 }
 
 /// `x^57 + x^62 + x^63`.
@@ -263,7 +263,7 @@ impl<I: Isa> Part<I> for Tags<'_, I::U32> {
         }
         let mut sums = [isa.splat(0); 4];
         for run in 0..Covered::RUNS {
-            let mut run = Runs::<TILE>::new(self.covered, 0, run);
+            let mut run = Runs::<WIDEST>::new(self.covered, 0, run);
             if run.most >= FEW {
                 sums = isa.call(LongRows { keys, sums, run: &mut run, rows: self.covered.len() });
             }
@@ -299,7 +299,7 @@ const FEW: usize = 32;
 struct LongRows<'r, 'a, V> {
     keys: [V; 4],
     sums: [V; 4],
-    run: &'r mut Runs<'a, TILE>,
+    run: &'r mut Runs<'a, WIDEST>,
     rows: usize,
 }
 
@@ -314,11 +314,11 @@ impl<I: Isa> Part<I> for LongRows<'_, '_, I::U32> {
             long += usize::from(blocks.len() >= FEW);
         }
         let least = if 2 * long > I::WIDTH { MANY } else { FEW };
-        let mut sums = [[0; 16]; TILE];
+        let mut sums = [[0; 16]; WIDEST];
         for i in 0..4 {
             store_pieces(isa, self.sums[i], &mut sums[..I::WIDTH], i, 0);
         }
-        for lane in 0..TILE {
+        for lane in 0..WIDEST {
             if blocks[lane].len() >= least {
                 let (whole, end) = blocks[lane].split_at(blocks[lane].len() / I::WIDTH * I::WIDTH);
                 blocks[lane] = end;
@@ -447,7 +447,7 @@ fn seal_group<I: Isa>(isa: I, keys: &[[u8; 32]], nonces: &[[u8; 12]], associated
         let (text, _) = row.split_last_chunk_mut::<TAG>().expect("a row has room for its tag");
         group.apply(isa, lane, &nonces[lane], text);
     }
-    let mut all = [Covered::NONE; TILE];
+    let mut all = [Covered::NONE; WIDEST];
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().expect("a row has room for its tag");
         all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));
@@ -468,7 +468,7 @@ fn open_group<I: Isa>(
     ok: &mut [bool],
 ) {
     let group = Group::new(isa, keys, nonces);
-    let mut all = [Covered::NONE; TILE];
+    let mut all = [Covered::NONE; WIDEST];
     for (lane, row) in rows.iter().enumerate() {
         let (text, _) = row.split_last_chunk::<TAG>().unwrap_or((&[], &[0; TAG]));
         all[lane].set(associated[lane], text, lengths(associated[lane].len(), text.len()));

@@ -9,10 +9,10 @@
 //! What stands behind `T(i−1)` is the same in every row but for `i`, so its blocks are laid out once ([`Info`]); those of
 //! `T(1)` are the same in every row as a whole.
 
-use super::hmac::{Keyed, finish, load_tile};
-use super::sha256::{Half, Known, Message, State, absorb, compress, compress_known, known, splat};
-use super::{over_words, rows, wipe};
-use crate::isa::{TILE, Words};
+use super::hmac::Tile;
+use super::sha256::{Known, Messages};
+use super::{over_words, rows};
+use crate::isa::Words;
 
 /// Longest `info`: a `T`, 128 bytes and the padding fill three blocks; labels of the protocols have below 64.
 pub const INFO_MAX: usize = 128;
@@ -36,30 +36,19 @@ impl<const N: usize> Hkdf<'_, N> {
     fn run<I: Words>(self, isa: I) {
         let n = rows([self.salts.map_or(self.inputs.len(), <[_]>::len), self.inputs.len(), self.out.len()]);
         let info = Info::new(self.info);
-        let mut expand = Expand::new(isa);
-        let mut blocks = [[0; 64]; TILE];
-        for at in (0..n).step_by(TILE) {
-            let tile = at..n.min(at + TILE);
-            let count = tile.len();
+        let mut tile = Tile::new(isa);
+        for at in (0..n).step_by(I::AT_ONCE) {
+            let rows = at..n.min(at + I::AT_ONCE);
             if let Some(salts) = self.salts {
-                load_tile(isa, &salts[tile.clone()], &mut expand.halves);
-                expand.keyed.set(isa, &expand.halves, count);
+                tile.load(isa, &salts[rows.clone()]);
+                tile.set_keys(isa);
             } else {
-                expand.keyed.inner = isa.groups(splat(isa, &NO_SALT[0]));
-                expand.keyed.outer = isa.groups(splat(isa, &NO_SALT[1]));
+                tile.set_known_keys(isa, rows.len(), &NO_SALT);
             }
-            let mut messages = [Message::EMPTY; TILE];
-            for (lane, row) in tile.clone().enumerate() {
-                messages[lane] = Message { head: &[], tail: self.inputs[row], before: 64 };
-            }
-            absorb(isa, &mut expand.keyed.inner, &messages[..count], &mut blocks);
-            for group in 0..count.div_ceil(I::WIDTH) {
-                expand.halves[group] = finish(isa, &expand.keyed.inner[group], &expand.keyed.outer[group]);
-            }
-            expand.run(isa, &info, &mut self.out[tile]);
+            tile.absorb(isa, Messages { heads: None, tails: &self.inputs[rows.clone()], before: 64 });
+            expand(isa, &mut tile, &info, &mut self.out[rows]);
         }
-        expand.wipe(isa);
-        wipe(&mut blocks, [0; 64]);
+        tile.wipe(isa);
     }
 }
 
@@ -69,71 +58,37 @@ pub(super) const NO_SALT: [[u32; 8]; 2] = [
     [0xd385480f, 0x7abb6477, 0x37c9c538, 0x5dd82467, 0x8e043a72, 0x753434b0, 0xdeb82818, 0x361d45a6],
 ];
 
-/// The expand of a tile; `halves` holds the pseudorandom keys, then each `T` in turn.
-pub(super) struct Expand<I: Words> {
-    pub(super) keyed: Keyed<I>,
-    pub(super) halves: I::Groups<Half<I>>,
-    states: I::Groups<State<I>>,
-}
-
-impl<I: Words> Expand<I> {
-    #[inline(always)]
-    pub(super) fn new(isa: I) -> Self {
-        let zero = isa.groups([isa.splat(0); 8]);
-        Self { keyed: Keyed::new(isa), halves: zero, states: zero }
-    }
-
-    /// From the keys in `halves` to the rows' output.
-    #[inline(always)]
-    pub(super) fn run<const N: usize>(&mut self, isa: I, info: &Info, out: &mut [[u8; N]]) {
-        const { assert!(N <= 255 * 32, "RFC 5869 §2.3: the counter is one byte") };
-        let groups = out.len().div_ceil(I::WIDTH);
-        self.keyed.set(isa, &self.halves, out.len());
-        for part in 0..N.div_ceil(32) {
-            self.states = self.keyed.inner;
-            if part == 0 {
-                for group in 0..groups {
-                    compress_known(isa, &mut self.states[group], &info.known);
-                }
-                for index in 1..info.first.used {
-                    for group in 0..groups {
-                        compress(isa, &mut self.states[group], &known(isa, &info.first.blocks[index]));
-                    }
-                }
-            } else {
-                for index in 0..info.later.used {
-                    let bytes = info.later.block(index, part + 1);
-                    for group in 0..groups {
-                        let mut block = known(isa, &bytes);
-                        if index == 0 {
-                            block[..8].copy_from_slice(&self.halves[group]);
-                        }
-                        compress(isa, &mut self.states[group], &block);
-                    }
-                }
+/// From the pseudorandom keys of a tile to its rows' output.
+#[inline(always)]
+pub(super) fn expand<I: Words, const N: usize>(isa: I, tile: &mut Tile<I>, info: &Info, out: &mut [[u8; N]]) {
+    const { assert!(N <= 255 * 32, "RFC 5869 §2.3: the counter is one byte") };
+    tile.set_keys(isa);
+    for part in 0..N.div_ceil(32) {
+        tile.start();
+        if part == 0 {
+            for block in &info.first[..info.first_used] {
+                tile.take_known(isa, block);
             }
-            for (group, out) in out.chunks_mut(I::WIDTH).enumerate() {
-                self.halves[group] = finish(isa, &self.states[group], &self.keyed.outer[group]);
-                isa.store(&self.halves[group], out, 32 * part);
+        } else {
+            for index in 0..info.later.used {
+                let block = info.later.block(index, part + 1);
+                if index == 0 {
+                    tile.take_behind(isa, &block);
+                } else {
+                    tile.take_known(isa, &Known::new(block));
+                }
             }
         }
-    }
-
-    #[inline(always)]
-    pub(super) fn wipe(&mut self, isa: I) {
-        let zero = [isa.splat(0); 8];
-        self.keyed.wipe(isa);
-        wipe(self.halves.as_mut(), zero);
-        wipe(self.states.as_mut(), zero);
+        tile.finish(isa);
+        tile.store(isa, out, 32 * part);
     }
 }
 
 /// An `info` laid out beforehand, as its blocks are hashed: made in a constant, it costs nothing where it is used.
 #[derive(Clone, Copy, Debug)]
 pub struct Info {
-    first: Suffix,
-    /// The first block of `first`.
-    known: Known,
+    first: [Known; 3],
+    first_used: usize,
     later: Suffix,
 }
 
@@ -142,8 +97,12 @@ impl Info {
     #[must_use]
     pub const fn new(info: &[u8]) -> Self {
         assert!(info.len() <= INFO_MAX, "an info of at most 128 bytes");
-        let first = Suffix::new(0, info);
-        Self { known: Known::new(first.blocks[0]), first, later: Suffix::new(32, info) }
+        let Suffix { blocks: [first, second, third], used, .. } = Suffix::new(0, info);
+        Self {
+            first: [Known::new(first), Known::new(second), Known::new(third)],
+            first_used: used,
+            later: Suffix::new(32, info),
+        }
     }
 }
 
@@ -195,9 +154,10 @@ mod tests {
     #[test]
     fn no_salt_is_the_key_of_zeros() {
         let isa = Portable::detect();
-        let mut keyed = Keyed::new(isa);
-        keyed.set(isa, &[[0; 8]; TILE], TILE);
-        assert_eq!([keyed.inner[0], keyed.outer[0]], NO_SALT);
+        let mut tile = Tile::new(isa);
+        tile.load(isa, &[[0; 32]]);
+        tile.set_keys(isa);
+        assert_eq!(tile.keys(0), NO_SALT);
     }
 
     #[test]

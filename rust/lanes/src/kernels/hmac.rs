@@ -9,10 +9,10 @@
 //! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
 
 use super::sha256::{
-    Half, Known, Message, State, absorb, behind, compress, compress_known, last_block, splat, start, to_memory,
+    Block, Half, Known, Messages, State, absorb, behind, compress, compress_known, last_block, splat, start, to_memory,
 };
 use super::{over_words, rows, wipe};
-use crate::isa::{TILE, Words};
+use crate::isa::Words;
 
 /// The code of `head ‖ tail` under a key of each row's own.
 pub struct Hmac<'a> {
@@ -32,26 +32,16 @@ impl Hmac<'_> {
     #[inline(always)]
     fn run<I: Words>(self, isa: I) {
         let n = rows([self.keys.len(), self.heads.len(), self.tails.len(), self.out.len()]);
-        let mut keyed = Keyed::new(isa);
-        let mut halves = isa.groups([isa.splat(0); 8]);
-        let mut blocks = [[0; 64]; TILE];
-        for at in (0..n).step_by(TILE) {
-            let tile = at..n.min(at + TILE);
-            let count = tile.len();
-            let mut messages = [Message::EMPTY; TILE];
-            for (lane, row) in tile.clone().enumerate() {
-                messages[lane] = Message { head: self.heads[row], tail: self.tails[row], before: 64 };
-            }
-            load_tile(isa, &self.keys[tile.clone()], &mut halves);
-            keyed.set(isa, &halves, count);
-            absorb(isa, &mut keyed.inner, &messages[..count], &mut blocks);
-            for (group, out) in self.out[tile].chunks_mut(I::WIDTH).enumerate() {
-                isa.store(&finish(isa, &keyed.inner[group], &keyed.outer[group]), out, 0);
-            }
+        let mut tile = Tile::new(isa);
+        for at in (0..n).step_by(I::AT_ONCE) {
+            let rows = at..n.min(at + I::AT_ONCE);
+            tile.load(isa, &self.keys[rows.clone()]);
+            tile.set_keys(isa);
+            let heads = Some(&self.heads[rows.clone()]);
+            tile.absorb(isa, Messages { heads, tails: &self.tails[rows.clone()], before: 64 });
+            tile.store(isa, &mut self.out[rows], 0);
         }
-        keyed.wipe(isa);
-        wipe(halves.as_mut(), [isa.splat(0); 8]);
-        wipe(&mut blocks, [0; 64]);
+        tile.wipe(isa);
     }
 }
 
@@ -61,65 +51,129 @@ const OPAD: u32 = 0x5c5c5c5c;
 /// A digest is a message of one block behind one block.
 const DIGEST: [u8; 64] = last_block(&[0; 32], 64);
 
-/// HMAC with the keys of a tile absorbed.
-pub(super) struct Keyed<I: Words> {
-    pub(super) inner: I::Groups<State<I>>,
-    pub(super) outer: I::Groups<State<I>>,
+/// HMAC of as many rows as are taken at a time, step by step.
+pub(super) struct Tile<I: Words> {
+    /// How many groups there are.
+    groups: usize,
+    /// The keys, absorbed.
+    inner: I::Groups<State<I>>,
+    outer: I::Groups<State<I>>,
+    /// Hashes on their way.
+    states: I::Groups<State<I>>,
+    blocks: I::Groups<Block<I>>,
+    /// Keys that come in and codes that go out.
+    halves: I::Groups<Half<I>>,
 }
 
-impl<I: Words> Keyed<I> {
+impl<I: Words> Tile<I> {
     #[inline(always)]
     pub(super) fn new(isa: I) -> Self {
-        Self { inner: isa.groups(start(isa)), outer: isa.groups(start(isa)) }
-    }
-
-    /// Takes the keys of `count` rows.
-    #[inline(always)]
-    pub(super) fn set(&mut self, isa: I, keys: &I::Groups<Half<I>>, count: usize) {
-        for (group, key) in keys.as_ref().iter().enumerate().take(count.div_ceil(I::WIDTH)) {
-            self.inner[group] = pad_state(isa, key, IPAD);
-            self.outer[group] = pad_state(isa, key, OPAD);
-        }
+        let zero = isa.groups([isa.splat(0); 8]);
+        Self { groups: 0, inner: zero, outer: zero, states: zero, blocks: isa.groups([isa.splat(0); 16]), halves: zero }
     }
 
     #[inline(always)]
     pub(super) fn wipe(&mut self, isa: I) {
-        wipe(self.inner.as_mut(), start(isa));
-        wipe(self.outer.as_mut(), start(isa));
+        let zero = [isa.splat(0); 8];
+        for states in [&mut self.inner, &mut self.outer, &mut self.states, &mut self.halves] {
+            wipe(states.as_mut(), zero);
+        }
+        wipe(self.blocks.as_mut(), [isa.splat(0); 16]);
     }
 
-    /// The code of one last block that is the same in every row.
+    /// Takes rows.
     #[inline(always)]
-    pub(super) fn code_known(&self, isa: I, group: usize, block: &Known) -> Half<I> {
-        let mut inner = self.inner[group];
-        compress_known(isa, &mut inner, block);
-        finish(isa, &inner, &self.outer[group])
+    pub(super) fn load(&mut self, isa: I, rows: &[[u8; 32]]) {
+        self.groups = rows.len().div_ceil(I::WIDTH);
+        for (half, rows) in self.halves.as_mut().iter_mut().zip(rows.chunks(I::WIDTH)) {
+            *half = isa.load(rows);
+        }
     }
-}
 
-#[inline(always)]
-fn pad_state<I: Words>(isa: I, key: &Half<I>, pad: u32) -> State<I> {
-    let mut block = splat(isa, &[pad; 16]);
-    for i in 0..8 {
-        block[i] = key[i] ^ block[i];
+    /// Gives them: bytes `at` to `at + 32`, or what the rows have left.
+    #[inline(always)]
+    pub(super) fn store<const N: usize>(&self, isa: I, rows: &mut [[u8; N]], at: usize) {
+        for (half, rows) in self.halves.as_ref().iter().zip(rows.chunks_mut(I::WIDTH)) {
+            isa.store(half, rows, at);
+        }
     }
-    let mut state = start(isa);
-    compress(isa, &mut state, &block);
-    state
-}
 
-/// The outer hash, of the inner one's digest.
-#[inline(always)]
-pub(super) fn finish<I: Words>(isa: I, inner: &State<I>, outer: &State<I>) -> Half<I> {
-    let mut state = *outer;
-    compress(isa, &mut state, &behind(isa, &to_memory::<I>(inner), &DIGEST));
-    to_memory::<I>(&state)
-}
+    /// Makes them the keys.
+    #[inline(always)]
+    pub(super) fn set_keys(&mut self, isa: I) {
+        (self.inner, self.outer) = (isa.groups(start(isa)), isa.groups(start(isa)));
+        let groups = self.groups;
+        for (states, pad) in [(&mut self.inner, IPAD), (&mut self.outer, OPAD)] {
+            for group in 0..groups {
+                self.blocks[group] = splat(isa, &[pad; 16]);
+                for i in 0..8 {
+                    self.blocks[group][i] = self.halves[group][i] ^ self.blocks[group][i];
+                }
+            }
+            compress(isa, &mut states.as_mut()[..groups], &self.blocks.as_ref()[..groups]);
+        }
+    }
 
-/// Up to a tile of rows, by groups.
-#[inline(always)]
-pub(super) fn load_tile<I: Words>(isa: I, rows: &[[u8; 32]], halves: &mut I::Groups<Half<I>>) {
-    for (half, rows) in halves.as_mut().iter_mut().zip(rows.chunks(I::WIDTH)) {
-        *half = isa.load(rows);
+    /// Keys whose states are known: the same in `rows` rows.
+    #[inline(always)]
+    pub(super) fn set_known_keys(&mut self, isa: I, rows: usize, [inner, outer]: &[[u32; 8]; 2]) {
+        self.groups = rows.div_ceil(I::WIDTH);
+        (self.inner, self.outer) = (isa.groups(splat(isa, inner)), isa.groups(splat(isa, outer)));
+    }
+
+    /// The states of a row's key, where a group is one row.
+    #[cfg(test)]
+    pub(super) fn keys(&self, row: usize) -> [State<I>; 2] {
+        [self.inner[row], self.outer[row]]
+    }
+
+    /// The codes of messages.
+    #[inline(always)]
+    pub(super) fn absorb(&mut self, isa: I, messages: Messages<'_>) {
+        self.start();
+        absorb(isa, &mut self.states, messages, &mut self.blocks);
+        self.finish(isa);
+    }
+
+    /// The codes of a last block that is the same in every row.
+    #[inline(always)]
+    pub(super) fn known(&mut self, isa: I, block: &Known) {
+        self.start();
+        self.take_known(isa, block);
+        self.finish(isa);
+    }
+
+    /// Begins the inner hash.
+    #[inline(always)]
+    pub(super) fn start(&mut self) {
+        self.states = self.inner;
+    }
+
+    /// A block of it that is the same in every row.
+    #[inline(always)]
+    pub(super) fn take_known(&mut self, isa: I, block: &Known) {
+        compress_known(isa, &mut self.states.as_mut()[..self.groups], block);
+    }
+
+    /// A block of it that is the same in every row but for the 32 bytes at its beginning, which are the rows' own.
+    #[inline(always)]
+    pub(super) fn take_behind(&mut self, isa: I, bytes: &[u8; 64]) {
+        for group in 0..self.groups {
+            self.blocks[group] = behind(isa, &self.halves[group], bytes);
+        }
+        compress(isa, &mut self.states.as_mut()[..self.groups], &self.blocks.as_ref()[..self.groups]);
+    }
+
+    /// The outer hash, of the inner one's digest.
+    #[inline(always)]
+    pub(super) fn finish(&mut self, isa: I) {
+        for group in 0..self.groups {
+            self.halves[group] = to_memory::<I>(&self.states[group]);
+        }
+        self.states = self.outer;
+        self.take_behind(isa, &DIGEST);
+        for group in 0..self.groups {
+            self.halves[group] = to_memory::<I>(&self.states[group]);
+        }
     }
 }

@@ -9,7 +9,7 @@
 
 use super::{over_words, rows, unrolled, wipe};
 use crate::isa::words::ROUND_CONSTANTS;
-use crate::isa::{Lanes, Part, TILE, Words};
+use crate::isa::{Lanes, Part, TILE, WIDEST, Words};
 
 /// The digest of each message.
 #[derive(Debug)]
@@ -27,20 +27,16 @@ impl Digest<'_> {
     fn run<I: Words>(self, isa: I) {
         rows([self.messages.len(), self.out.len()]);
         let mut states = isa.groups(start(isa));
-        let mut blocks = [[0; 64]; TILE];
-        for (messages, out) in self.messages.chunks(TILE).zip(self.out.chunks_mut(TILE)) {
-            let mut padded = [Message::EMPTY; TILE];
-            for (padded, message) in padded.iter_mut().zip(messages) {
-                *padded = Message { head: &[], tail: message, before: 0 };
-            }
+        let mut blocks = isa.groups([isa.splat(0); 16]);
+        for (messages, out) in self.messages.chunks(I::AT_ONCE).zip(self.out.chunks_mut(I::AT_ONCE)) {
             states = isa.groups(start(isa));
-            absorb(isa, &mut states, &padded[..messages.len()], &mut blocks);
+            absorb(isa, &mut states, Messages { heads: None, tails: messages, before: 0 }, &mut blocks);
             for (state, out) in states.as_ref().iter().zip(out.chunks_mut(I::WIDTH)) {
                 isa.store(&to_memory::<I>(state), out, 0);
             }
         }
         wipe(states.as_mut(), start(isa));
-        wipe(&mut blocks, [0; 64]);
+        wipe(blocks.as_mut(), [isa.splat(0); 16]);
     }
 }
 
@@ -49,48 +45,70 @@ pub(super) type State<I> = [<I as Words>::U32; 8];
 /// 32 bytes of each row of a group, in memory order.
 pub(super) type Half<I> = [<I as Words>::U32; 8];
 
-/// The compression function: `state` in numeric order, `block` in memory order.
+/// A block of each row of a group, in memory order.
+pub(super) type Block<I> = [<I as Words>::U32; 16];
+
+/// The compression function, for some groups.
 #[inline(always)]
-pub(super) fn compress<I: Words>(isa: I, state: &mut State<I>, block: &[I::U32; 16]) {
+pub(super) fn compress<I: Words>(isa: I, states: &mut [State<I>], blocks: &[Block<I>]) {
     if isa.compresses() {
-        isa.compress(state, block);
-    } else {
-        isa.call(Compress { state, block });
+        for (state, block) in states.iter_mut().zip(blocks) {
+            isa.compress(state, block);
+        }
+        return;
+    }
+    if I::PAIRS
+        && let ([states], [blocks]) = (states.as_chunks_mut().0, blocks.as_chunks().0)
+    {
+        return isa.call(Compress::<I, 2> { states, blocks });
+    }
+    for (states, blocks) in states.as_chunks_mut().0.iter_mut().zip(blocks.as_chunks().0) {
+        isa.call(Compress::<I, 1> { states, blocks });
     }
 }
 
-struct Compress<'a, I: Words> {
-    state: &'a mut State<I>,
-    block: &'a [I::U32; 16],
+/// Of groups side by side: the rounds of one wait for each other, and those of another fill the time.
+struct Compress<'a, I: Words, const SIDE: usize> {
+    states: &'a mut [State<I>; SIDE],
+    blocks: &'a [Block<I>; SIDE],
 }
 
-impl<I: Words> Part<I> for Compress<'_, I> {
+impl<I: Words, const SIDE: usize> Part<I> for Compress<'_, I, SIDE> {
     type Out = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let mut state = *self.state;
-        let mut words = *self.block;
-        for word in &mut words {
-            *word = word.to_be();
+        let mut states = *self.states;
+        let mut words = *self.blocks;
+        for words in &mut words {
+            for word in words {
+                *word = word.to_be();
+            }
         }
         for first in [0, 16, 32] {
-            sixteen_rounds::<I, true>(isa, &mut state, &mut words, first);
+            sixteen_rounds::<I, SIDE, true>(isa, &mut states, &mut words, first);
         }
-        sixteen_rounds::<I, false>(isa, &mut state, &mut words, 48);
-        for i in 0..8 {
-            self.state[i] = self.state[i].wrapping_add(state[i]);
-        }
+        sixteen_rounds::<I, SIDE, false>(isa, &mut states, &mut words, 48);
+        add::<I, SIDE>(self.states, &states);
     }
 }
 
 /// The compression function for a block that is known beforehand: without the third of the work that its words are.
 #[inline(always)]
-pub(super) fn compress_known<I: Words>(isa: I, state: &mut State<I>, block: &Known) {
+pub(super) fn compress_known<I: Words>(isa: I, states: &mut [State<I>], block: &Known) {
     if isa.compresses() {
-        isa.compress_known(state, &block.bytes, &block.rounds);
-    } else {
-        isa.call(CompressKnown { state, rounds: &block.rounds });
+        for state in states {
+            isa.compress_known(state, &block.bytes, &block.rounds);
+        }
+        return;
+    }
+    if I::PAIRS
+        && let [states] = states.as_chunks_mut().0
+    {
+        return isa.call(CompressKnown::<I, 2> { states, rounds: &block.rounds });
+    }
+    for states in states.as_chunks_mut().0 {
+        isa.call(CompressKnown::<I, 1> { states, rounds: &block.rounds });
     }
 }
 
@@ -125,40 +143,60 @@ impl Known {
     }
 }
 
-struct CompressKnown<'a, I: Words> {
-    state: &'a mut State<I>,
+struct CompressKnown<'a, I: Words, const SIDE: usize> {
+    states: &'a mut [State<I>; SIDE],
     rounds: &'a [u32; 64],
 }
 
-impl<I: Words> Part<I> for CompressKnown<'_, I> {
+impl<I: Words, const SIDE: usize> Part<I> for CompressKnown<'_, I, SIDE> {
     type Out = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let mut state = *self.state;
+        let mut states = *self.states;
         for first in (0..64).step_by(8) {
             let rounds: &[u32; 8] = self.rounds[first..].first_chunk().expect("8 of 64");
             unrolled!(T in [0 1 2 3 4 5 6 7] {
-                round::<I, T>(&mut state, isa.splat(rounds[T]));
+                let word = isa.splat(rounds[T]);
+                for state in &mut states {
+                    round::<I, T>(state, word);
+                }
             });
         }
+        add::<I, SIDE>(self.states, &states);
+    }
+}
+
+#[inline(always)]
+fn add<I: Words, const SIDE: usize>(states: &mut [State<I>; SIDE], after: &[State<I>; SIDE]) {
+    for side in 0..SIDE {
         for i in 0..8 {
-            self.state[i] = self.state[i].wrapping_add(state[i]);
+            states[side][i] = states[side][i].wrapping_add(after[side][i]);
         }
     }
 }
 
 #[inline(always)]
-fn sixteen_rounds<I: Words, const EXTEND: bool>(isa: I, state: &mut State<I>, words: &mut [I::U32; 16], first: usize) {
+fn sixteen_rounds<I: Words, const SIDE: usize, const EXTEND: bool>(
+    isa: I,
+    states: &mut [State<I>; SIDE],
+    words: &mut [[I::U32; 16]; SIDE],
+    first: usize,
+) {
     let constants: &[u32; 16] = ROUND_CONSTANTS[first..].first_chunk().expect("16 of 64");
     unrolled!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
-        round::<I, T>(state, words[T].wrapping_add(isa.splat(constants[T])));
+        let constant = isa.splat(constants[T]);
+        for side in 0..SIDE {
+            round::<I, T>(&mut states[side], words[side][T].wrapping_add(constant));
+        }
         if EXTEND {
-            let near = words[(T + 1) % 16];
-            let far = words[(T + 14) % 16];
-            let near = near.rotr::<7>().xor3(near.rotr::<18>(), near.shr::<3>());
-            let far = far.rotr::<17>().xor3(far.rotr::<19>(), far.shr::<10>());
-            words[T] = words[T].wrapping_add(words[(T + 9) % 16]).wrapping_add(near).wrapping_add(far);
+            for words in &mut *words {
+                let near = words[(T + 1) % 16];
+                let far = words[(T + 14) % 16];
+                let near = near.rotr::<7>().xor3(near.rotr::<18>(), near.shr::<3>());
+                let far = far.rotr::<17>().xor3(far.rotr::<19>(), far.shr::<10>());
+                words[T] = words[T].wrapping_add(words[(T + 9) % 16]).wrapping_add(near).wrapping_add(far);
+            }
         }
     });
 }
@@ -242,17 +280,29 @@ pub(super) const fn last_block(bytes: &[u8], before: usize) -> [u8; 64] {
     block
 }
 
-/// A message in two parts, behind `before` bytes (whole blocks) that are already in the state.
+/// Messages in two parts, behind `before` bytes (whole blocks) that are already in the states.
 #[derive(Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) head: &'a [u8],
-    pub(super) tail: &'a [u8],
+pub(super) struct Messages<'a> {
+    /// All empty where there are none.
+    pub(super) heads: Option<&'a [&'a [u8]]>,
+    pub(super) tails: &'a [&'a [u8]],
     pub(super) before: usize,
 }
 
-impl Message<'_> {
-    pub(super) const EMPTY: Self = Self { head: &[], tail: &[], before: 0 };
+impl<'a> Messages<'a> {
+    #[inline(always)]
+    fn row(&self, row: usize) -> Message<'a> {
+        Message { head: self.heads.map_or(&[], |heads| heads[row]), tail: self.tails[row], before: self.before }
+    }
+}
 
+struct Message<'a> {
+    head: &'a [u8],
+    tail: &'a [u8],
+    before: usize,
+}
+
+impl<'a> Message<'a> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.head.len() + self.tail.len()
@@ -260,22 +310,27 @@ impl Message<'_> {
 
     /// How many blocks it is with its padding, which is a byte and a 64-bit length at the least.
     #[inline(always)]
-    pub(super) fn blocks(&self) -> usize {
+    fn blocks(&self) -> usize {
         (self.len() + 9).div_ceil(64)
     }
 
-    /// One of its blocks.
+    /// One of its blocks: where it stands, or in `spare`.
     #[inline(always)]
-    pub(super) fn write(&self, index: usize, block: &mut [u8; 64]) {
+    fn block<'b>(&self, index: usize, spare: &'b mut [u8; 64]) -> &'b [u8; 64]
+    where
+        'a: 'b,
+    {
         let from = 64 * index;
         // Most blocks of a long message lie inside its tail.
-        if let Some(from) = from.checked_sub(self.head.len())
-            && let Some(bytes) = self.tail.get(from..).and_then(|rest| rest.first_chunk())
-        {
-            *block = *bytes;
-        } else {
-            self.write_edge(index, block);
+        let inside = match from.checked_sub(self.head.len()) {
+            Some(from) => self.tail.get(from..),
+            None => Some(&self.head[from..]),
+        };
+        if let Some(bytes) = inside.and_then(|rest| rest.first_chunk()) {
+            return bytes;
         }
+        self.write_edge(index, spare);
+        spare
     }
 
     /// A block where the parts meet or with padding in it.
@@ -299,35 +354,55 @@ impl Message<'_> {
 pub(super) fn absorb<I: Words>(
     isa: I,
     states: &mut I::Groups<State<I>>,
-    messages: &[Message<'_>],
-    blocks: &mut [[u8; 64]; TILE],
+    messages: Messages<'_>,
+    blocks: &mut I::Groups<Block<I>>,
 ) {
-    let mut counts = [0; TILE];
+    let count = messages.tails.len();
+    let groups = count.div_ceil(I::WIDTH);
+    let mut lengths = [0; TILE];
     let mut most = 0;
-    for (count, message) in counts.iter_mut().zip(messages) {
-        *count = message.blocks();
-        most = most.max(*count);
+    for row in 0..count {
+        lengths[row] = messages.row(row).blocks();
+        most = most.max(lengths[row]);
     }
+    let mut before = isa.groups(start(isa));
+    let mut bytes = [[0; 64]; WIDEST];
     for index in 0..most {
-        let groups = messages.chunks(I::WIDTH).zip(counts.chunks(I::WIDTH));
-        for (state, (messages, counts)) in states.as_mut().iter_mut().zip(groups) {
-            let mut alive = [false; TILE];
-            let mut living = 0;
-            for lane in 0..messages.len() {
-                if index < counts[lane] {
-                    messages[lane].write(index, &mut blocks[lane]);
-                    alive[lane] = true;
-                    living += 1;
+        let mut living = [0; TILE];
+        for group in 0..groups {
+            let rows = group * I::WIDTH..count.min((group + 1) * I::WIDTH);
+            let mut places = [&[0; 64]; WIDEST];
+            for ((row, place), spare) in rows.clone().zip(&mut places).zip(&mut bytes) {
+                if index < lengths[row] {
+                    *place = messages.row(row).block(index, spare);
+                    living[group] += 1;
                 }
             }
-            if living == 0 {
-                continue;
+            if living[group] > 0 {
+                blocks[group] = isa.load_blocks(&places[..rows.len()]);
             }
-            let before = *state;
-            compress(isa, state, &isa.load_blocks(&blocks[..messages.len()]));
-            if living < messages.len() {
-                *state = isa.choose(&alive[..messages.len()], state, &before);
+        }
+        before = *states;
+        if living[..groups].contains(&0) {
+            for group in 0..groups {
+                if living[group] > 0 {
+                    compress(isa, &mut states.as_mut()[group..=group], &blocks.as_ref()[group..=group]);
+                }
+            }
+        } else {
+            compress(isa, &mut states.as_mut()[..groups], &blocks.as_ref()[..groups]);
+        }
+        for group in 0..groups {
+            let rows = group * I::WIDTH..count.min((group + 1) * I::WIDTH);
+            if (1..rows.len()).contains(&living[group]) {
+                let mut alive = [false; WIDEST];
+                for row in rows.clone() {
+                    alive[row - rows.start] = index < lengths[row];
+                }
+                states[group] = isa.choose(&alive[..rows.len()], &states[group], &before[group]);
             }
         }
     }
+    wipe(before.as_mut(), start(isa));
+    wipe(&mut bytes, [0; 64]);
 }

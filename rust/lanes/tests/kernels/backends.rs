@@ -7,7 +7,7 @@ use interlane_lanes::isa::{Backend, Kernel, Lanes, Limb, Limbs, Part, Pieces, Po
 use std::ops::{Add, BitAnd, BitXor, Sub};
 
 /// Sizes around a tile and around every width.
-pub(crate) const SIZES: [usize; 6] = [0, 1, 15, 16, 17, 31];
+pub(crate) const SIZES: [usize; 7] = [0, 1, 15, 16, 17, 31, 33];
 
 /// Something that runs kernels.
 pub(crate) trait Runs {
@@ -186,7 +186,7 @@ impl Pieces<Wide> for Four {
 }
 
 impl Wide {
-    fn lanes<const BYTES: usize, const WORDS: usize>(rows: &[[u8; BYTES]]) -> [Four; WORDS] {
+    fn lanes<const BYTES: usize, const WORDS: usize>(rows: &[&[u8; BYTES]]) -> [Four; WORDS] {
         assert!((1..=4).contains(&rows.len()), "a group");
         // A lane without a row holds garbage, which must not be seen anywhere.
         let mut words = [Four([0xdead_beef; 4]); WORDS];
@@ -202,10 +202,11 @@ impl Wide {
 impl Words for Wide {
     const WIDTH: usize = 4;
     type U32 = Four;
-    type Groups<T: Copy> = [T; 4];
+    const GROUPS: usize = 2;
+    type Groups<T: Copy> = [T; 2];
 
-    fn groups<T: Copy>(self, item: T) -> [T; 4] {
-        [item; 4]
+    fn groups<T: Copy>(self, item: T) -> [T; 2] {
+        [item; 2]
     }
     #[inline(never)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
@@ -215,9 +216,9 @@ impl Words for Wide {
         Four([word; 4])
     }
     fn load(self, rows: &[[u8; 32]]) -> [Four; 8] {
-        Self::lanes(rows)
+        Self::lanes(&rows.iter().collect::<Vec<_>>())
     }
-    fn load_blocks(self, rows: &[[u8; 64]]) -> [Four; 16] {
+    fn load_blocks(self, rows: &[&[u8; 64]]) -> [Four; 16] {
         Self::lanes(rows)
     }
     fn store<const N: usize>(self, words: &[Four; 8], rows: &mut [[u8; N]], at: usize) {

@@ -106,7 +106,7 @@ fn message_keys_of<const N: usize>(on: &impl Runs, info: &'static [u8]) {
     for n in SIZES {
         let seeds: Vec<[u8; 32]> = random.arrays(n);
         let mut out = Canaries::new(n, [0xa5; N]);
-        on.run(chain::MessageKeys { seeds: &seeds, info, out: out.rows() });
+        on.run(chain::MessageKeys { seeds: &seeds, info: &hkdf::Info::new(info), out: out.rows() });
         for (seed, out) in seeds.iter().zip(out.check()) {
             let mut expected = [0; N];
             derived(&[0; 32], seed, info, &mut expected);

@@ -13,6 +13,7 @@ pub struct U32x8(pub(super) __m256i);
 impl Words for Avx2 {
     const WIDTH: usize = 8;
     type U32 = U32x8;
+    const GROUPS: usize = 2;
     type Groups<T: Copy> = [T; 2];
 
     #[inline(always)]
@@ -39,7 +40,7 @@ impl Words for Avx2 {
         load_words(self, rows, 0)
     }
     #[inline(always)]
-    fn load_blocks(self, rows: &[[u8; 64]]) -> [U32x8; 16] {
+    fn load_blocks(self, rows: &[&[u8; 64]]) -> [U32x8; 16] {
         load_words(self, rows, 0)
     }
     #[inline(always)]

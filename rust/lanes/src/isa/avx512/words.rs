@@ -13,11 +13,13 @@ pub struct U32x16(pub(super) __m512i);
 impl Words for Avx512 {
     const WIDTH: usize = 16;
     type U32 = U32x16;
-    type Groups<T: Copy> = [T; 1];
+    const GROUPS: usize = 2;
+    const PAIRS: bool = true;
+    type Groups<T: Copy> = [T; 2];
 
     #[inline(always)]
-    fn groups<T: Copy>(self, item: T) -> [T; 1] {
-        [item]
+    fn groups<T: Copy>(self, item: T) -> [T; 2] {
+        [item; 2]
     }
     #[inline(always)]
     fn call<P: Part<Self>>(self, part: P) -> P::Out {
@@ -39,7 +41,7 @@ impl Words for Avx512 {
         load_words(self, rows, 0)
     }
     #[inline(always)]
-    fn load_blocks(self, rows: &[[u8; 64]]) -> [U32x16; 16] {
+    fn load_blocks(self, rows: &[&[u8; 64]]) -> [U32x16; 16] {
         load_words(self, rows, 0)
     }
     #[inline(always)]

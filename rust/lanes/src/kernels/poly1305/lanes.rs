@@ -10,14 +10,14 @@
 //! takes 52, five of 26 bits where it takes 32. Numbers are carried so far only that the next multiplication may read them;
 //! `tests::no_limb_overflows` proves for every input that this is far enough.
 
-use crate::isa::{Isa, Limb, Part, Pieces, TILE};
+use crate::isa::{Isa, Limb, Part, Pieces, WIDEST};
 use crate::kernels::covered::{Block, Covered, Runs, ZERO};
 use core::marker::PhantomData;
 
 /// The tag of each row of a tile. `keys` begin with `r ‖ s`.
 #[inline(always)]
-pub(in crate::kernels) fn tags<I: Isa>(isa: I, keys: &[[u8; 64]], covered: &[Covered<'_>]) -> [Block; TILE] {
-    let mut tags = [[0; 16]; TILE];
+pub(in crate::kernels) fn tags<I: Isa>(isa: I, keys: &[[u8; 64]], covered: &[Covered<'_>]) -> [Block; WIDEST] {
+    let mut tags = [[0; 16]; WIDEST];
     if I::MADD52 {
         // Two vectors' chains of multiplications side by side.
         isa.call(Tags::<[I::U64; 3], 2> { keys, covered, tags: &mut tags, number: PhantomData });
@@ -31,7 +31,7 @@ pub(in crate::kernels) fn tags<I: Isa>(isa: I, keys: &[[u8; 64]], covered: &[Cov
 struct Tags<'a, N, const SIDE: usize> {
     keys: &'a [[u8; 64]],
     covered: &'a [Covered<'a>],
-    tags: &'a mut [Block; TILE],
+    tags: &'a mut [Block; WIDEST],
     number: PhantomData<N>,
 }
 
@@ -43,7 +43,7 @@ impl<I: Isa, N: Number<I::U64>, const SIDE: usize> Part<I> for Tags<'_, N, SIDE>
         const ONE: u64 = 1 << 40;
         let width = I::WIDTH / 2;
         for first in (0..self.keys.len()).step_by(SIDE * width) {
-            let mut halves = [[&self.keys[0][..16]; TILE]; 2];
+            let mut halves = [[&self.keys[0][..16]; WIDEST]; 2];
             for lane in 0..SIDE * width {
                 let key = &self.keys[(first + lane).min(self.keys.len() - 1)];
                 (halves[0][lane], halves[1][lane]) = (&key[..16], &key[16..32]);
@@ -60,7 +60,7 @@ impl<I: Isa, N: Number<I::U64>, const SIDE: usize> Part<I> for Tags<'_, N, SIDE>
             }
             let one = isa.splat_limb(ONE);
             for run in 0..Covered::RUNS {
-                let run = Runs::<TILE>::new(self.covered, first, run);
+                let run = Runs::<WIDEST>::new(self.covered, first, run);
                 for index in 0..run.least {
                     let blocks = run.at(index);
                     for side in 0..SIDE {
@@ -85,9 +85,9 @@ impl<I: Isa, N: Number<I::U64>, const SIDE: usize> Part<I> for Tags<'_, N, SIDE>
 }
 
 #[inline(always)]
-fn as_blocks<'a>(halves: &[&'a [u8]; TILE]) -> [&'a Block; TILE] {
-    let mut blocks = [&ZERO; TILE];
-    for lane in 0..TILE {
+fn as_blocks<'a>(halves: &[&'a [u8]; WIDEST]) -> [&'a Block; WIDEST] {
+    let mut blocks = [&ZERO; WIDEST];
+    for lane in 0..WIDEST {
         blocks[lane] = halves[lane].first_chunk().expect("16 bytes");
     }
     blocks
@@ -95,7 +95,7 @@ fn as_blocks<'a>(halves: &[&'a [u8]; TILE]) -> [&'a Block; TILE] {
 
 /// A block of each row of half a group, the `side`-th, in its halves.
 #[inline(always)]
-fn load<I: Isa>(isa: I, blocks: &[&Block; TILE], side: usize) -> [I::U64; 2] {
+fn load<I: Isa>(isa: I, blocks: &[&Block; WIDEST], side: usize) -> [I::U64; 2] {
     let quarter = I::WIDTH / 4;
     let mut pieces = [[blocks[0]; 4]; 2];
     for half in 0..2 {
@@ -108,7 +108,7 @@ fn load<I: Isa>(isa: I, blocks: &[&Block; TILE], side: usize) -> [I::U64; 2] {
 
 /// The other way, from row `first` on.
 #[inline(always)]
-fn store<I: Isa>(isa: I, halves: [I::U64; 2], tags: &mut [Block; TILE], first: usize) {
+fn store<I: Isa>(isa: I, halves: [I::U64; 2], tags: &mut [Block; WIDEST], first: usize) {
     let quarter = I::WIDTH / 4;
     for (pieces, tags) in isa.pieces(halves).into_iter().zip(tags[first..].chunks_mut(quarter)) {
         let mut to = [const { None }; 4];
