@@ -8,7 +8,7 @@ from statistics import median
 
 import interlane
 import pytest
-from conftest import Limits, Recorder, Sizes
+from conftest import Limits, Recorder, Sizes, avx2_beside
 from interlane._native import measure
 from report import CRYPTO_MB, GRAVIOLA, IPSEC_MB, PORTABLE
 
@@ -62,8 +62,7 @@ def bench_compression(kernel: Kernel) -> None:
 
 def bench_x25519_avx2(kernel: Kernel) -> None:
     """What a CPU without AVX-512 has."""
-    if "avx2" not in interlane.backends():
-        pytest.skip("x25519: this CPU has no AVX2")
+    avx2_beside("x25519")
     if GRAVIOLA not in dict(interlane.kernels(PORTABLE))["x25519"]:
         pytest.skip("x25519: graviola does not run here")
     kernel("x25519", "avx2", GRAVIOLA, kernel.clock("x25519", PORTABLE))

@@ -8,7 +8,7 @@ import interlane
 import numpy as np
 import pytest
 import vodozemac
-from conftest import Live, Sizes, Versus, clock
+from conftest import Live, Sizes, Versus, avx2_beside, clock
 from interlane import Kind, Rows
 from linked import MEMORY, PLAINTEXT, Handles, Linked, Packed, address, bundles, handles, link
 from report import GO, LIBSIGNAL_CLIENT, ONE_ROW, ONE_THREAD, PORTABLE, VODOZEMAC, WACORE, WACORE_BEST
@@ -105,8 +105,7 @@ def bench_encrypt_warm(versus: Versus, linked: Linked, live: Live, peer: str) ->
 
 def bench_encrypt_warm_avx2(versus: Versus, sizes: Sizes, olm: list[vodozemac.Session]) -> None:
     """What a CPU without AVX-512 does, beside what is used here."""
-    if "avx2" not in interlane.backends() or interlane.backend() != interlane.backends()[0]:
-        pytest.skip("encrypt/warm: a backend was asked for, or this CPU has no AVX2")
+    avx2_beside("encrypt/warm")
     if interlane.backend() == "avx2":
         pytest.skip("encrypt/warm: avx2 is the backend in use")
     linked = link(sizes.rows, backend="avx2")

@@ -267,6 +267,12 @@ def clock(loop: Callable[[], int]) -> Callable[[], float]:
     return timed
 
 
+def avx2_beside(work: str) -> None:
+    """Skips a bench of what a CPU without AVX-512 does, where it cannot run or crates were asked for."""
+    if "avx2" not in interlane.backends() or interlane.backend() == report.PORTABLE:
+        pytest.skip(f"{work}: no avx2 beside {interlane.backend()}")
+
+
 @cache
 def cpu() -> str:
     """The processor's name; family and model where the name alone says little."""

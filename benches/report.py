@@ -387,7 +387,8 @@ def plot(results: Iterable[Result]) -> None:
             [place[row.work] for row in of_peer],
             marker="osDvPX^"[n % 7],
             s=36,
-            color=f"C{n + 1}",
+            # The first colour is ours.
+            color=f"C{1 + n % 9}",
             label=peer,
             zorder=2,
         )
