@@ -11,11 +11,11 @@ TRAFFIC := examples/traffic
 RELAYED := run
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test peers lint bench wheel clean
+.PHONY: help build run test test-tiers test-aarch64 peers lint bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 run: $(NATIVE) ## relay the recorded traffic of deployed peers, from a fresh store each time
 	@rm -rf $(RELAYED)
@@ -31,6 +31,13 @@ build: $(NATIVE) ## the extension module, in .venv
 test: lint peers ## lint, the Rust tests, the Python tests with live peers
 	cargo test --release --workspace
 	$(BIN)/pytest -q
+
+test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
+	$(BIN)/python tests/tiers/x86.py
+
+# Under QEMU this takes a good while; it is no part of `make test`.
+test-aarch64: wheel ## the aarch64 wheel and the Rust tests on aarch64's tiers, under QEMU
+	$(BIN)/python tests/tiers/aarch64.py test dist/interlane-*aarch64.whl
 
 peers: $(INSTALLED) ## the live test peers that this machine can run
 	$(BIN)/python tests/peers/setup.py
@@ -54,14 +61,16 @@ bench: $(NATIVE) peers ## the benchmark suite: a table, a plot, benches/results.
 	$(INTERLANE) bench $(if $(PEERS),--peers=$(PEERS))
 
 # Its own environment: what is in .venv must not be what makes it work.
-wheel: $(INSTALLED) ## a manylinux2014 wheel, audited and tried in a clean environment
+wheel: $(INSTALLED) ## manylinux2014 wheels of this machine and aarch64, audited, tried in a clean environment
 	rm -rf dist
 	$(BIN)/pip install -q -r requirements-wheel.lock
 	PATH="$(abspath $(BIN)):$$PATH" maturin build --release --locked --compatibility manylinux2014 --zig --out dist
-	$(BIN)/auditwheel show dist/interlane-*.whl
-	$(BIN)/abi3audit --strict dist/interlane-*.whl
 	$(PYTHON) -m venv dist/clean
 	dist/clean/bin/pip install -q dist/interlane-*.whl
+	PATH="$(abspath $(BIN)):$$PATH" python tests/tiers/aarch64.py wheel dist
+	for wheel in dist/interlane-*.whl; do \
+		$(BIN)/auditwheel show $$wheel && $(BIN)/abi3audit --strict $$wheel || exit 1; \
+	done
 	dist/clean/bin/python -I tests/smoke.py
 	dist/clean/bin/interlane --version
 

@@ -23,17 +23,12 @@ struct Column {
 }
 
 fn columns() -> Vec<Column> {
-    let mut columns: Vec<Column> = Backend::available()
-        .into_iter()
-        .rev()
-        .map(|backend| Column { name: backend.name(), backend, warm: 0.0 })
-        .collect();
+    let available = Backend::available().into_iter().rev().map(|backend| (backend.name(), backend));
     // What CPUs with AVX2 but without the SHA instructions run.
     #[cfg(target_arch = "x86_64")]
-    if let Some(isa) = interlane_lanes::isa::Avx2::detect() {
-        columns.push(Column { name: "avx2 alone", backend: Backend::Avx2(isa.without_sha()), warm: 0.0 });
-    }
-    columns
+    let available = available
+        .chain(interlane_lanes::isa::Avx2::detect().map(|isa| ("avx2 alone", Backend::Avx2(isa.without_sha()))));
+    available.map(|(name, backend)| Column { name, backend, warm: 0.0 }).collect()
 }
 
 fn main() {

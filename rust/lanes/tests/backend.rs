@@ -4,9 +4,20 @@ use interlane_lanes::TILE;
 use interlane_lanes::isa::{BACKEND_VARIABLE, Backend};
 use std::process::Command;
 
+/// To start it again; under an emulator, whose words `tests/tiers` gives.
+fn this_program() -> Command {
+    let program = std::env::current_exe().expect("this test");
+    let runner = std::env::var("INTERLANE_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(first) = words.next() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(words).arg(program);
+    command
+}
+
 /// Runs `shows_what_is_detected` with the variable set or not, and gives what it prints.
 fn detected(value: Option<&str>) -> String {
-    let mut child = Command::new(std::env::current_exe().expect("this test"));
+    let mut child = this_program();
     child.args(["--exact", "shows_what_is_detected", "--ignored", "--nocapture"]).env_remove(BACKEND_VARIABLE);
     if let Some(value) = value {
         child.env(BACKEND_VARIABLE, value);

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512};
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use super::{Crypto, Neon, Plain};
 use super::{Kernel, Portable};
 use core::fmt;
 
@@ -61,6 +63,12 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         (Backend::Avx512(_), Step::X25519 | Step::X25519Base) => ("AVX-512 IFMA, 8 lanes", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Sign | Step::Verify) => ("AVX-512 IFMA, 8 lanes", 1), // Zen 5
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::NeonCrypto(_), Step::Hash) => ("SHA-2 instructions, 4 rows side by side", 3),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::Neon(_), Step::Hash) => ("NEON, 4 lanes", 3),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::NeonCrypto(_) | Backend::Neon(_), _) => return None,
     };
     Some(InLanes { runs, fewest })
 }
@@ -105,6 +113,12 @@ pub enum Backend {
     /// AVX-512 with IFMA and VAES.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// NEON alone.
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Neon(Neon<Plain>),
+    /// NEON with the instructions for AES, PMULL and SHA-2.
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    NeonCrypto(Neon<Crypto>),
 }
 
 impl Backend {
@@ -140,6 +154,10 @@ impl Backend {
             Avx512::detect().map(Self::Avx512),
             #[cfg(target_arch = "x86_64")]
             Avx2::detect().map(Self::Avx2),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Neon::detect().map(Self::NeonCrypto),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Neon::detect().map(Self::Neon),
             Some(Self::portable()),
         ]
         .into_iter()
@@ -162,6 +180,10 @@ impl Backend {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon(_) => "neon",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::NeonCrypto(_) => "neon-crypto",
         }
     }
 
@@ -182,6 +204,10 @@ impl Backend {
             Self::Avx2(isa) => isa.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(isa) => isa.run(kernel),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon(isa) => isa.run(kernel),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::NeonCrypto(isa) => isa.run(kernel),
         }
     }
 
@@ -202,6 +228,8 @@ impl Backend {
             Self::Portable(crates) => crates,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) | Self::Avx512(_) => Portable::detect(),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon(_) | Self::NeonCrypto(_) => Portable::detect(),
         }
     }
 }

@@ -14,6 +14,8 @@ mod avx512;
 mod backend;
 pub mod field25519;
 pub(crate) mod limbs;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 pub(crate) mod pieces;
 mod portable;
 pub(crate) mod words;
@@ -25,6 +27,8 @@ pub use avx512::Avx512;
 pub use backend::{BACKEND_VARIABLE, Backend, InLanes, Runner, Step, UnknownBackend};
 pub use field25519::Field;
 pub use limbs::{Eight, Limb, Limbs};
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub use neon::{Crypto, Neon, Plain};
 pub use pieces::Pieces;
 pub use portable::Portable;
 pub use words::{Lanes, Part, Words};

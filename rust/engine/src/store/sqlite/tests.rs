@@ -172,6 +172,17 @@ fn a_crash_loses_nothing_that_was_committed() {
     assert_eq!(load(&mut folder.open(), &[key(desk, 3)]).unwrap(), [Some(b"new".to_vec())]);
 }
 
+/// To start it again; under an emulator, whose words `tests/tiers` gives.
+fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let runner = std::env::var("INTERLANE_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(first) = words.next() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(words).arg(program);
+    command
+}
+
 #[test]
 fn a_store_has_one_owner() {
     const CHILD: &str = "INTERLANE_TEST_SECOND_OPENER";
@@ -183,11 +194,7 @@ fn a_store_has_one_owner() {
     account(&mut store, "desk");
     refused(open(&folder.path()), "open in another process");
     let name = std::thread::current().name().expect("tests run in threads of their names").to_owned();
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args([&name, "--exact"])
-        .env(CHILD, folder.path())
-        .output()
-        .unwrap();
+    let child = this_program().args([&name, "--exact"]).env(CHILD, folder.path()).output().unwrap();
     let shown = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && shown.contains("1 passed"), "{shown}");
     account(&mut store, "bell");
