@@ -44,7 +44,7 @@ class Sizes:
     peer_rows: int = 1_000
     idle_sessions: int = 1_000_000
     # Of a kernel, in a round: each takes milliseconds.
-    samples: int = 15
+    samples: int = 25
 
 
 QUICK = Sizes(rows=1_000, rounds=3, peer_rows=50, idle_sessions=20_000, samples=3)

@@ -97,8 +97,11 @@ def test_sessions_and_stats_look_into_a_store(store: Path, tmp_path: Path) -> No
 def test_backends_are_named() -> None:
     printed = interlane("backends").stdout.decode().split("\n")
     assert f"* {package.backend()}" in printed
-    assert len(printed) - 1 == len(package.backends())
-    measured = interlane("backends", "--measure").stdout.decode()
+    assert len([line for line in printed if line[2:3].strip()]) == len(package.backends())
+    for name in package.backends():
+        for kernel, runner in package.kernels(name):
+            assert f"      {kernel:18}{runner}" in printed
+    measured = interlane("backends", "--measure").stdout.decode().split("Nanoseconds")[1]
     for work in works():
         (line,) = [line.split() for line in measured.split("\n") if line.split()[:1] == [work]]
         assert len(line) == 1 + len(package.backends())

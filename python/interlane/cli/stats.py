@@ -54,12 +54,14 @@ def _numbers(engine: interlane.Engine) -> dict[str, int | float | str]:
 @click.command()
 @click.option("--measure", is_flag=True, help="Time every kernel on every backend, which takes seconds.")
 def backends(measure: bool) -> None:
-    """Lists the backends that this build has on this machine; the star is the one in use.
+    """Lists the backends that are here, and what runs each kernel on them; the star is the one in use.
 
     INTERLANE_BACKEND chooses another one; to ask for one that is absent is an error.
     """
     current = interlane.backend()
     for name in interlane.backends():
         click.echo(f"{'*' if name == current else ' '} {name}")
+        for kernel, runner in interlane.kernels(name):
+            click.echo(f"      {kernel:18}{runner}")
     if measure:
         show_measured()

@@ -30,8 +30,9 @@ const WORKS: [&str; 13] = [
     "xeddsa/verify",
 ];
 
-/// Rows of a call: whole tiles, more of them than any kernel shares an inversion between.
-const ROWS: usize = 256;
+/// Rows of a call: whole tiles, as many as share an inversion, and not so many that a slow kernel's call outlasts the
+/// turns that other programs let it have.
+const ROWS: usize = 64;
 
 /// The names of what `measure` knows.
 #[pyfunction]

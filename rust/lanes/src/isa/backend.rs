@@ -96,6 +96,8 @@ pub struct Runner {
 impl fmt::Display for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lanes {
+            Some(InLanes { runs, fewest: 1 }) => f.write_str(runs),
+            Some(InLanes { runs, fewest: 2 }) => write!(f, "{runs}; one row: crate {}", self.by_row),
             Some(InLanes { runs, fewest }) => write!(f, "{runs}; fewer than {fewest} rows: crate {}", self.by_row),
             None => write!(f, "crate {}", self.by_row),
         }

@@ -59,9 +59,9 @@ impl Portable {
             ("gcm", Step::Gcm, "aes-gcm"),
             ("chacha20poly1305", Step::ChaCha20Poly1305, chacha20poly1305),
             ("x25519", Step::X25519, x25519),
-            ("x25519 public keys", Step::X25519Base, x25519),
-            ("xeddsa sign", Step::Sign, "curve25519-dalek"),
-            ("xeddsa verify", Step::Verify, "curve25519-dalek"),
+            ("x25519/public", Step::X25519Base, x25519),
+            ("xeddsa/sign", Step::Sign, "curve25519-dalek"),
+            ("xeddsa/verify", Step::Verify, "curve25519-dalek"),
         ]
     }
 }
