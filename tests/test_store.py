@@ -383,11 +383,11 @@ def fill(folder: Path, leave: int = 0) -> Path:
     """Takes all room of a disk, but for some."""
     filler = folder / "filler"
     size = shutil.disk_usage(folder).free - leave
-    with filler.open("wb") as file:
+    # Unbuffered: the engine's thread may take the last block first, and closing would try to write again.
+    with filler.open("wb", buffering=0) as file:
         try:
             while size > 0:
                 size -= file.write(bytes(min(size, 1 << 16)))
-                file.flush()
         except OSError:
             pass
     return filler
