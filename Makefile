@@ -11,7 +11,7 @@ TRAFFIC := examples/traffic
 RELAYED := run
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tiers test-aarch64 peers lint bench wheel clean
+.PHONY: help build run test chaos test-tiers test-aarch64 peers lint bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
@@ -31,6 +31,9 @@ build: $(NATIVE) ## the extension module, in .venv
 test: lint peers ## lint, the Rust tests, the Python tests with live peers
 	cargo test --release --workspace
 	$(BIN)/pytest -q
+
+chaos: $(NATIVE) peers ## kill busy gateways for some ten minutes, with live peers at the other end
+	INTERLANE_KILLS=200 $(BIN)/pytest -q -s tests/test_kills.py
 
 test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
 	$(BIN)/python tests/tiers/x86.py

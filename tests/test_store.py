@@ -34,7 +34,6 @@ SESSIONS = 30
 BELL = [f"bell-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 DESK = [f"desk-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 GROUP = "1203630@g.us"
-LEASE = 64
 # Also for the processes that the tests start.
 DURABILITY = "INTERLANE_TESTS_DURABILITY"
 
@@ -512,61 +511,6 @@ def test_a_file_size_limit_releases_nothing(path: Path, room: int) -> None:
         line.takes(engine.account("desk").encrypt(BELL, texts("after")), texts("after"))
 
 
-# --- Kills --------------------------------------------------------------------------------------------------
-
-KILLS = 20
-KILLS_SECONDS = 60
-
-
-def test_no_kill_makes_a_counter_come_again(path: Path, tmp_path: Path, durability: str) -> None:
-    """A busy child is killed at random moments; what it had released opens at the peers, each key once.
-    What is skipped is the call that was under way, or what was left of a lease."""
-    source = random.Random(11)
-    with opened(path) as engine:
-        desk = engine.account("desk", create=True)
-        line = Line.to(desk)
-        line.takes(desk.encrypt(BELL, texts("first")))
-        assert line.bell.group(GROUP).accept(["desk"], [desk.group(GROUP).distribute()]).ok.all()
-    begun, released, answered = time.monotonic(), 0, 0
-    for kill in range(KILLS):
-        answers = line.bell.encrypt(DESK, texts(f"answer {kill}"))
-        inbox = tmp_path / "inbox.json"
-        inbox.write_text(
-            json.dumps(
-                {"kinds": [row.kind for row in answers], "frames": [row.data.hex() for row in answers]}
-            )
-        )
-        with subprocess.Popen(child("busy", path, inbox), stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            # Each chain releases something before the next kill.
-            lines = [process.stdout.readline(), process.stdout.readline()]
-            timer = threading.Timer(source.uniform(0, 0.25), process.kill)
-            timer.start()
-            lines += process.stdout
-            assert process.wait() == -signal.SIGKILL, lines[-1:]
-            timer.join()
-        for text in lines:
-            if not text.endswith("\n"):
-                continue
-            said = json.loads(text)
-            frames = [bytes.fromhex(frame) for frame in said["frames"]]
-            if said["kinds"] == ["skmsg"]:
-                line.note(*place("skmsg", frames[0]))
-                assert line.bell.group(GROUP).decrypt(["desk"], frames).ok.all()
-            else:
-                line.take(said["kinds"], frames)
-            released += len(frames)
-            answered += said["opened"]
-        if time.monotonic() - begun > KILLS_SECONDS:
-            break
-    assert released > 40 * kill
-    assert answered > 0
-    with opened(path) as engine:
-        line.takes(engine.account("desk").encrypt(BELL, texts("last")), texts("last"))
-    assert line.gap <= (1 if durability == "strict" else LEASE)
-    assert line.gap > (0 if durability == "strict" else 1), "no kill came at a bad moment"
-
-
 # --- Forks --------------------------------------------------------------------------------------------------
 
 
@@ -811,23 +755,6 @@ def child_open(path: str) -> None:
         print("opened")
 
 
-def child_busy(path: str, inbox: str) -> None:
-    engine = opened(Path(path))
-    desk = engine.account("desk")
-    answers = json.loads(Path(inbox).read_text())
-    frames = [bytes.fromhex(frame) for frame in answers["frames"]]
-    show(desk.encrypt(BELL, texts("begin")))
-    show(desk.group(GROUP).encrypt([b"begin"]))
-    for i in range(1_000_000):
-        part = slice(3 * i % SESSIONS, 3 * i % SESSIONS + 3)
-        got = desk.decrypt(BELL[part], answers["kinds"][part], frames[part])
-        show(desk.encrypt(BELL, texts("busy")), int(got.ok.sum()))
-        if i % 3 == 0:
-            show(desk.group(GROUP).encrypt([b"group"]))
-        if i % 7 == 0:
-            desk.prekeys(20)
-
-
 def child_limited(path: str, room: str) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -895,7 +822,6 @@ def child_forks(path: str, leaves: str) -> None:
 if __name__ == "__main__":
     roles: dict[str, Callable[..., None]] = {
         "open": child_open,
-        "busy": child_busy,
         "limited": child_limited,
         "forks": child_forks,
     }

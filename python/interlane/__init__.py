@@ -9,6 +9,7 @@
     sent = desk.encrypt(peers, [b"hello", b"hallo"])
 
 - `engine`: `open`, `Engine`, `Account`, `Group`, `Peer`
+- `backups`: `backup`, `restore`
 - `packed`: `Rows`, every call's result, `Row` and `Fan`
 - `prekeys`: `Bundle`, `Upload`, `Prekey`, `SignedPrekey`
 - `status`: `Status`, `Event`, `Kind`, the numbers in a result's columns
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from . import aead
 from ._native import __version__, backend, backends, kernels
+from .backups import Restored, backup, restore
 from .engine import Account, Engine, Group, Peer, open
 from .errors import ClosedError, Error, ForkedError, MalformedCall, StoreError, UnknownAccount
 from .packed import Fan, Row, Rows
@@ -42,6 +44,7 @@ __all__ = [
     "MalformedCall",
     "Peer",
     "Prekey",
+    "Restored",
     "Row",
     "Rows",
     "SignedPrekey",
@@ -53,6 +56,8 @@ __all__ = [
     "aead",
     "backend",
     "backends",
+    "backup",
     "kernels",
     "open",
+    "restore",
 ]

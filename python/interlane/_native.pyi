@@ -22,8 +22,10 @@ __all__ = [
     "aead_seal",
     "backend",
     "backends",
+    "backup",
     "kernels",
     "measure",
+    "restore",
     "statuses",
     "works",
 ]
@@ -88,12 +90,18 @@ class Rows:
     def tolist(self) -> list[bytes]: ...
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
 
+def backup(path: str | PathLike[str], destination: str | PathLike[str]) -> None: ...
+def restore(
+    path: str | PathLike[str], key: Buffer, generation: str | PathLike[str] | None, newest: bool
+) -> tuple[int, int, int]: ...
+
 @disjoint_base
 class Engine:
     def __new__(
         cls,
         path: str | PathLike[str] | None,
         key: Buffer | None,
+        generation: str | PathLike[str] | None,
         threads: int | None,
         refuse_identity_changes: bool,
         padding: bool,

@@ -39,6 +39,7 @@ def open(
     path: inputs.Path,
     *,
     key: inputs.KeySource = None,
+    generation: inputs.Path | None = None,
     threads: int | None = None,
     identity_changes: Literal["accept", "refuse"] = "accept",
     padding: bool = False,
@@ -59,6 +60,9 @@ def open(
     (64 hex digits or base64); or a callable that returns 32 bytes, for a KMS. None takes the environment
     variable INTERLANE_KEY if it is set, else the file `<path>.key`, which is made together with the store.
 
+    `generation` names a second place for the number by which the store is known to be the newest, on another
+    disk or machine; the first is the file `<path>.generation`. A store that is behind either is refused.
+
     `threads` is the number of workers of one call; None: one a core. `identity_changes`: whether a peer whose
     identity key changed is accepted with an event, or refused with the status UNTRUSTED_IDENTITY. `padding`
     adds and removes WhatsApp's message padding.
@@ -72,11 +76,11 @@ def open(
     account's buffer holds at most `buffer_bytes` (128 a row, and its plaintext), beyond which frames are
     BUFFER_FULL, and each row for at most `buffer_seconds`.
 
-    `backend` is a name from `interlane.backends()`; None: the
-    best, or the one that the environment variable INTERLANE_BACKEND names.
+    `backend` is a name from `interlane.backends()`; None: the best, or the one that the environment variable
+    INTERLANE_BACKEND names.
 
     Raises `MalformedCall` for an argument that is wrong, and `StoreError` for a store that is locked,
-    damaged, of a newer version, or not this key's.
+    damaged, of a newer version, an old copy, or not this key's.
     """
     if identity_changes not in ("accept", "refuse"):
         raise MalformedCall(f'identity_changes: {identity_changes!r}; give "accept" or "refuse"')
@@ -95,6 +99,7 @@ def open(
     return Engine(
         store,
         wrapping,
+        None if generation is None else Path(os.fsdecode(generation)),
         threads,
         identity_changes == "refuse",
         padding,

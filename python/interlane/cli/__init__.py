@@ -8,6 +8,7 @@ import click
 
 import interlane
 from interlane.cli.accounts import account, prekeys
+from interlane.cli.backups import backup, restore
 from interlane.cli.bench import bench
 from interlane.cli.failure import EXIT_CODES, FILES, STORE, Failure
 from interlane.cli.relay import relay
@@ -40,5 +41,5 @@ def main() -> None:
     """Signal-protocol sessions for gateways, in batches."""
 
 
-for command in (relay, account, prekeys, sessions, stats, backends, bench):
+for command in (relay, account, prekeys, sessions, stats, backup, restore, backends, bench):
     main.add_command(command)

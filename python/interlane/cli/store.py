@@ -24,6 +24,7 @@ class StoreOptions:
 
     path: str
     key: str | None
+    generation: str | None
 
     def open(self, *, make: bool = False, **options: Any) -> interlane.Engine:
         """The engine. Only what puts something into a store makes one: a mistyped path is an error."""
@@ -31,11 +32,11 @@ class StoreOptions:
             raise Failure(
                 f"there is no store at {self.path}: check --store, or make an account with `account create`"
             )
-        return interlane.open(self.path, key=self.key, **options)
+        return interlane.open(self.path, key=self.key, generation=self.generation, **options)
 
 
 def with_store(command: Callable[..., R]) -> Callable[..., R]:
-    """Gives a command --store and --key; it takes `store: StoreOptions`. To be the innermost decorator."""
+    """Gives a command --store, --key and --generation; it takes `store: StoreOptions`. To be innermost."""
 
     @click.option(
         "--store", "path", envvar="INTERLANE_STORE", metavar="PATH", help="The SQLite file. [INTERLANE_STORE]"
@@ -45,14 +46,20 @@ def with_store(command: Callable[..., R]) -> Callable[..., R]:
         metavar="KEY",
         help="The operator's key: file:PATH or env:NAME. Default: INTERLANE_KEY, or else the file PATH.key.",
     )
+    @click.option(
+        "--generation",
+        envvar="INTERLANE_GENERATION",
+        metavar="PATH",
+        help="A second place for the store's generation: an old copy is refused. [INTERLANE_GENERATION]",
+    )
     @wraps(command)
-    def wrapped(path: str | None, key: str | None, **others: Any) -> R:
+    def wrapped(path: str | None, key: str | None, generation: str | None, **others: Any) -> R:
         if not path:
             raise Failure("which store? Give --store PATH or set INTERLANE_STORE")
         if key is not None and not key.startswith(("file:", "env:")):
             raise Failure(
                 "--key takes file:PATH or env:NAME; a key on the command line could be seen by others"
             )
-        return command(store=StoreOptions(path, key), **others)
+        return command(store=StoreOptions(path, key, generation), **others)
 
     return wrapped

@@ -26,8 +26,8 @@ mod store;
 mod wire;
 
 pub use batch::{
-    AccountId, AccountInfo, BufferLimits, Durability, Engine, Import, Kind, Location, Options, Packed, PeerInfo, Rows,
-    Stats, Upload,
+    AccountId, AccountInfo, BufferLimits, Durability, Engine, Import, Kind, Location, Options, Packed, PeerInfo,
+    Restored, Rows, Stats, Upload, backup,
 };
 pub use bytes::Bytes;
 pub use error::{Error, Events, Status};

@@ -97,3 +97,7 @@ pub const JOURNAL_BLOCK_BYTES: usize = 8 << 20;
 /// Bytes of SQLite's write-ahead log before it is copied back into the database: two more fsyncs each time, so well
 /// over the 4 MiB of the default; a log that grew beyond this is cut back to it.
 pub const WAL_BYTES: u32 = 16 << 20;
+
+/// Bytes of the write-ahead log beyond which it is copied back although somebody copies the store: the gateway's disk
+/// comes before a copier that has stopped.
+pub const COPIED_WAL_BYTES: u64 = 8 << 30;

@@ -16,7 +16,7 @@ impl Place {
             Self::Memory => engine(threads, Location::Memory, 0),
             Self::Reopened(folder) => {
                 let path = folder.path().join("store.db");
-                engine(threads, Location::Sqlite { path, key: Secret::copy_of(&[3; 32]) }, opened)
+                engine(threads, Location::Sqlite { path, key: Secret::copy_of(&[3; 32]), generation: None }, opened)
             }
         }
     }

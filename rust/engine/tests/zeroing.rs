@@ -137,9 +137,10 @@ fn no_freed_block_holds_a_private_key() {
     FOUND.lock().unwrap().reserve_exact(1_000);
 
     let folder = tempfile::tempdir().unwrap();
-    for location in
-        [Location::Memory, Location::Sqlite { path: folder.path().join("store.db"), key: Secret::copy_of(&[1; 32]) }]
-    {
+    for location in [
+        Location::Memory,
+        Location::Sqlite { path: folder.path().join("store.db"), key: Secret::copy_of(&[1; 32]), generation: None },
+    ] {
         let before = FREED.load(Ordering::SeqCst);
         WATCHING.store(true, Ordering::SeqCst);
         talk(location);

@@ -15,6 +15,40 @@ use crate::rows::{self, Rows};
 /// Most workers of a call: far above the cores of any machine, and a slip of the keyboard below what exhausts one.
 const MAX_THREADS: usize = 1_024;
 
+fn file(path: PathBuf, key: &Bound<'_, PyAny>, generation: Option<PathBuf>) -> PyResult<Location> {
+    Ok(Location::Sqlite { path, key: Secret::copy_of(&*input::exactly("key", key)?), generation })
+}
+
+/// Copies a store to a file, also while an engine has it open.
+#[pyfunction]
+pub(crate) fn backup(py: Python<'_>, path: PathBuf, destination: PathBuf) -> PyResult<()> {
+    call(py, || interlane::backup(&path, &destination))
+}
+
+/// Declares a copy that was put in a store's place. Gives its accounts, the peers whose chains it gave up, and the sender
+/// keys that it dropped.
+#[pyfunction]
+pub(crate) fn restore(
+    py: Python<'_>,
+    path: PathBuf,
+    key: &Bound<'_, PyAny>,
+    generation: Option<PathBuf>,
+    newest: bool,
+) -> PyResult<(u64, u64, u64)> {
+    let options = Options {
+        location: file(path, key, generation)?,
+        threads: 1,
+        backend: errors::backend(None)?,
+        refuse_identity_changes: false,
+        padding: false,
+        durability: Durability::Strict,
+        receive_buffer: None,
+        seed: None,
+    };
+    let restored = call(py, || interlane::Engine::restore(options, newest))?;
+    Ok((restored.accounts, restored.peers, restored.sender_keys))
+}
+
 /// Sessions of many accounts. `interlane.open` makes one.
 #[pyclass(frozen, subclass, module = "interlane._native")]
 pub(crate) struct Engine {
@@ -24,12 +58,13 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, key, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed))]
+    #[pyo3(signature = (path, key, generation, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed))]
     #[allow(clippy::too_many_arguments, reason = "`interlane.open` is the face, where each has its name")]
     fn new(
         py: Python<'_>,
         path: Option<PathBuf>,
         key: Option<Bound<'_, PyAny>>,
+        generation: Option<PathBuf>,
         threads: Option<usize>,
         refuse_identity_changes: bool,
         padding: bool,
@@ -40,7 +75,7 @@ impl Engine {
     ) -> PyResult<Self> {
         let location = match (path, key) {
             (None, _) => Location::Memory,
-            (Some(path), Some(key)) => Location::Sqlite { path, key: Secret::copy_of(&*input::exactly("key", &key)?) },
+            (Some(path), Some(key)) => file(path, &key, generation)?,
             (Some(_), None) => return Err(malformed("key", "None; a store in a file needs one")),
         };
         let threads = match threads {

@@ -58,7 +58,7 @@ mod _native {
     #[pymodule_export]
     use super::aead::{aead_open, aead_seal};
     #[pymodule_export]
-    use super::engine::Engine;
+    use super::engine::{Engine, backup, restore};
     #[pymodule_export]
     use super::measure::{measure, works};
     #[pymodule_export]

@@ -324,13 +324,7 @@ impl Account {
             next.one_time += 1;
         }
         if signing || one_time > 0 {
-            let profile = Profile {
-                identity: self.identity.duplicate(),
-                registration_id: self.registration_id,
-                tag_key: self.tag_key.duplicate(),
-                ids: next,
-            };
-            records::put(&mut changes, self.key(Kind::Account, [0; 16]), &profile);
+            records::put(&mut changes, self.key(Kind::Account, [0; 16]), &self.profile(next));
             store.lock().unwrap_or_else(PoisonError::into_inner).commit(changes)?;
             *ids = next;
             self.stock.fetch_add(one_time, Ordering::Relaxed);
@@ -343,6 +337,23 @@ impl Account {
             signed_prekey: (current.id, public_key(&current.pair.public), current.signature),
             one_time: upload,
         })
+    }
+
+    /// Leaves out ids that may have been given elsewhere.
+    pub(super) fn skip_ids(&self, changes: &mut Changes) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.signed = (ids.signed + MAX_SIGNED_PREKEYS as u32).min(MAX_KEY_ID + 1);
+        ids.one_time = (ids.one_time + MAX_PREKEYS_A_CALL).min(MAX_KEY_ID + 1);
+        records::put(changes, self.key(Kind::Account, [0; 16]), &self.profile(*ids));
+    }
+
+    fn profile(&self, ids: NextIds) -> Profile {
+        Profile {
+            identity: self.identity.duplicate(),
+            registration_id: self.registration_id,
+            tag_key: self.tag_key.duplicate(),
+            ids,
+        }
     }
 
     /// The place of one of this account's rows.

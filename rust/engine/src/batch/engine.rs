@@ -3,7 +3,7 @@
 
 use std::mem::take;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -48,6 +48,8 @@ pub enum Location {
         path: PathBuf,
         /// The operator's key.
         key: Secret<32>,
+        /// A second place for the store's generation: an old copy of the first one is refused.
+        generation: Option<PathBuf>,
     },
 }
 
@@ -151,9 +153,17 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`]: the store is locked, damaged, newer than this version, or the key is not its key.
     pub fn open(options: Options) -> Result<Self, Error> {
+        Self::open_as(options, SqliteStore::open)
+    }
+
+    /// Opens the store as `open` does.
+    pub(super) fn open_as(
+        options: Options,
+        open: impl FnOnce(&Path, Secret<32>, Option<&Path>) -> Result<SqliteStore, Error>,
+    ) -> Result<Self, Error> {
         let mut store: Box<dyn Store> = match options.location {
             Location::Memory => Box::new(MemoryStore::default()),
-            Location::Sqlite { path, key } => Box::new(SqliteStore::open(&path, key)?),
+            Location::Sqlite { path, key, generation } => Box::new(open(&path, key, generation.as_deref())?),
         };
         let mut accounts = Vec::new();
         for (id, name) in store.accounts()? {
@@ -430,6 +440,10 @@ impl Engine {
     pub fn account_info(&self, id: AccountId) -> Result<AccountInfo, Error> {
         self.may_be_called()?;
         Ok(self.find(id)?.info())
+    }
+
+    pub(super) fn all_accounts(&self) -> Vec<Arc<Account>> {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect()
     }
 
     pub(super) fn find(&self, id: AccountId) -> Result<Arc<Account>, Error> {

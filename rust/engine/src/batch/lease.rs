@@ -556,7 +556,11 @@ mod tests {
     fn the_store_is_never_behind_what_was_sent() {
         for durability in [Durability::Strict, Durability::Leased(64)] {
             let folder = tempfile::tempdir().unwrap();
-            let location = Location::Sqlite { path: folder.path().join("store.db"), key: Secret::copy_of(&[1; 32]) };
+            let location = Location::Sqlite {
+                path: folder.path().join("store.db"),
+                key: Secret::copy_of(&[1; 32]),
+                generation: None,
+            };
             let engine = Engine::open(Options {
                 location,
                 threads: 1,

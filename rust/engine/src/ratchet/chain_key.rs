@@ -18,6 +18,14 @@ impl ChainKey {
         Self { key, index: 0 }
     }
 
+    /// What is left of a chain that may have gone on elsewhere: it can never send again.
+    pub(crate) fn burnt(&self) -> Self {
+        let behind = 1 << 32;
+        // The number stays in the lower half, where the next turn finds it.
+        let index = if self.index < behind { behind + self.index.max(1) } else { self.index };
+        Self { key: Secret::default(), index }
+    }
+
     /// A second owner of the same chain: for a scratch copy.
     pub(crate) fn duplicate(&self) -> Self {
         Self { key: self.key.duplicate(), index: self.index }

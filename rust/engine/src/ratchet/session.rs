@@ -109,6 +109,11 @@ impl Session {
         Box::new(self.copy())
     }
 
+    /// A copy that cannot send before a turn.
+    pub(crate) fn burnt(&self) -> Self {
+        Self { sending: self.sending.burnt(), ..self.copy() }
+    }
+
     fn copy(&self) -> Self {
         Self {
             base_key: self.base_key,

@@ -5,6 +5,8 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 
+pub(crate) mod backup;
+mod generation;
 pub(crate) mod memory;
 pub(crate) mod sealed;
 pub(crate) mod sqlite;
@@ -190,6 +192,12 @@ pub(crate) trait Store: Send {
 
     /// Writes a batch, whole or not at all; durable when it returns.
     fn commit(&mut self, changes: Changes) -> Result<(), Error>;
+
+    /// Declares the store to be the newest state there is, though it is a copy that was put in its place. To be called
+    /// on a store that was opened for that.
+    fn declare(&mut self) -> Result<(), Error> {
+        Err(Error::Malformed("a store in memory is never restored: name a file".into()))
+    }
 
     /// Bytes on disk.
     fn size_bytes(&mut self) -> Result<u64, Error>;

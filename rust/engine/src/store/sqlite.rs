@@ -20,18 +20,19 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
+use super::generation::Generation;
 use super::sealed::{self, Nonces, Place, StoreId};
 use super::unfolded::{Newest, Unfolded};
 use super::{Change, Changes, FoundAt, FoundTag, Key, Kind, Store};
 use crate::error::Error;
-use crate::limits::{JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BYTES};
+use crate::limits::{COPIED_WAL_BYTES, JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BYTES};
 use crate::secret::Secret;
 
 /// Older versions can lose a commit when they reset the write-ahead log.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// "ilan": tells our files from other programs'.
-const APPLICATION_ID: i32 = 0x696c_616e;
+pub(super) const APPLICATION_ID: i32 = 0x696c_616e;
 
 /// The version of the tables below.
 const SCHEMA: i32 = 2;
@@ -81,6 +82,12 @@ pub(crate) struct SqliteStore {
     /// Locked for as long as the store is open. SQLite's own lock goes when this process closes the file for whatever
     /// reason (POSIX has it so); this one does not. Behind `connection`, so that it goes after it.
     owner: Option<fs::File>,
+    /// How far the store has come, outside of its file.
+    generation: Generation,
+    /// The block number to go on from, should this copy be declared.
+    resume_at: u64,
+    /// Whether SQLite copies its log back by itself.
+    checkpoints: bool,
     /// The process that opened the store: a fork of it must not touch the files, not even to close them.
     process: u32,
     store_id: StoreId,
@@ -111,12 +118,26 @@ struct Frozen {
 }
 
 impl SqliteStore {
-    /// Opens the store at `path`, or makes it where there is none.
-    pub(crate) fn open(path: &Path, operator_key: Secret<32>) -> Result<Self, Error> {
-        Self::open_with(path, operator_key, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    /// Opens the store at `path`, or makes it where there is none. `second` is a second place for its generation.
+    pub(crate) fn open(path: &Path, operator_key: Secret<32>, second: Option<&Path>) -> Result<Self, Error> {
+        Self::open_with(path, operator_key, second, false, OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
 
-    fn open_with(path: &Path, operator_key: Secret<32>, access: OpenFlags) -> Result<Self, Error> {
+    /// Opens a copy that was put in a store's place: [`Store::declare`] is to follow.
+    pub(crate) fn open_copy(path: &Path, operator_key: Secret<32>, second: Option<&Path>) -> Result<Self, Error> {
+        if !path.exists() {
+            return Err(said(path, "is not there: put the copy in its place"));
+        }
+        Self::open_with(path, operator_key, second, true, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    fn open_with(
+        path: &Path,
+        operator_key: Secret<32>,
+        second: Option<&Path>,
+        declaring: bool,
+        access: OpenFlags,
+    ) -> Result<Self, Error> {
         check_version(rusqlite::version_number(), rusqlite::version())?;
         // SQLite takes some relative names for something else than a file.
         let path = path::absolute(path).map_err(|error| file_error(path, &error))?;
@@ -133,12 +154,19 @@ impl SqliteStore {
         }
         let owner = own(&path)?;
         connect(&path, access)
-            .and_then(|connection| Self::read(&path, owner, connection, operator_key))
+            .and_then(|connection| Self::read(&path, owner, connection, operator_key, second, declaring))
             .map_err(|fault| fault.explain(&path))
     }
 
     /// Checks what the file is and reads what has to be in memory.
-    fn read(path: &Path, owner: fs::File, connection: Connection, operator_key: Secret<32>) -> Result<Self, Fault> {
+    fn read(
+        path: &Path,
+        owner: fs::File,
+        connection: Connection,
+        operator_key: Secret<32>,
+        second: Option<&Path>,
+        declaring: bool,
+    ) -> Result<Self, Fault> {
         if connection.is_readonly(rusqlite::MAIN_DB)? {
             return Err(said(path, "is read-only: make it and its folder writable for this user").into());
         }
@@ -165,6 +193,9 @@ impl SqliteStore {
             said(path, "was made with another operator key: give that one (nothing can be read without it)")
         })?;
         let folded = u64::try_from(folded).map_err(|_| damaged(path))?;
+        let last = connection.query_row("SELECT max(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
+        let number = folded.max(last.unwrap_or(0).max(0) as u64);
+        let (generation, resume_at) = Generation::open(path, second, store_id, number, declaring)?;
         let oldest = connection.query_row("SELECT min(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
         let swept = oldest.map_or(folded, |oldest| folded.min(oldest.max(1) as u64 - 1));
         let data_keys = DataKeys { operator_key, store_id, known: HashMap::new() };
@@ -172,6 +203,9 @@ impl SqliteStore {
             path: path.to_owned(),
             connection: None,
             owner: Some(owner),
+            generation,
+            resume_at,
+            checkpoints: true,
             process: std::process::id(),
             store_id,
             data_keys,
@@ -225,12 +259,41 @@ impl SqliteStore {
 
     /// Does `work` in a transaction, whole or not at all.
     fn transact<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
-        self.with_connection(|store, connection| {
+        let held = self.generation.try_hold()?;
+        let done = self.with_connection(|store, connection| {
+            store.leave_the_log(connection, !held)?;
             let transaction = connection.unchecked_transaction()?;
             let done = work(store, &transaction)?;
             transaction.commit()?;
             Ok(done)
-        })
+        });
+        if held {
+            self.generation.release();
+        }
+        done
+    }
+
+    /// Whether SQLite is to leave its log alone, for somebody copies the store: see `backup`.
+    fn leave_the_log(&mut self, connection: &Connection, copied: bool) -> Result<(), Fault> {
+        let checkpoints = !copied || self.log_bytes() > COPIED_WAL_BYTES;
+        if checkpoints != self.checkpoints {
+            let pages = if checkpoints { WAL_BYTES / PAGE_BYTES } else { 0 };
+            connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+            self.checkpoints = checkpoints;
+        }
+        Ok(())
+    }
+
+    fn log_bytes(&self) -> u64 {
+        fs::metadata(beside(&self.path, "-wal")).map_or(0, |found| found.len())
+    }
+
+    /// Notes that the store has come so far.
+    fn note_generation(&mut self) -> Result<(), Error> {
+        let noted = self.generation.set(self.sequence);
+        // The store is ahead of its note, but memory must not go on as if nothing had been written.
+        self.failed |= noted.is_err();
+        noted
     }
 
     fn with_connection<T>(
@@ -288,6 +351,7 @@ impl SqliteStore {
                 self.frozen = None;
             }
         }
+        self.note_generation()?;
         Ok(prepared)
     }
 
@@ -453,6 +517,11 @@ impl Drop for SqliteStore {
         if std::process::id() != self.process {
             // SQLite would take the parent's log for its own, fold it and unlink it under the parent's hands.
             std::mem::forget(self.connection.take());
+        } else if self.connection.is_some() {
+            // Closing copies the log back.
+            let _ = self.generation.hold();
+            self.connection = None;
+            self.generation.release();
         }
     }
 }
@@ -514,13 +583,19 @@ impl Store for SqliteStore {
             store.fold_all(connection, Some(account))?;
             let [first, last] = bounds(&account.to_be_bytes());
             connection.execute("DELETE FROM rows WHERE key BETWEEN ?1 AND ?2", params![&first[..], &last[..]])?;
-            Ok(())
+            // A number of its own: a copy from before is an old one.
+            set_folded(connection, store.sequence + 1)
         })?;
+        self.sequence += 1;
         self.forget_journal();
         self.data_keys.known.remove(&account);
-        self.with_connection(|_, connection| checkpoint(connection)).map_err(|error| {
-            Error::Store(format!("the account is deleted, but its last traces are not wiped, for {error}"))
-        })
+        self.note_generation()
+            .and_then(|()| self.generation.hold())
+            .and_then(|()| self.with_connection(|_, connection| checkpoint(connection)))
+            .inspect(|()| self.generation.release())
+            .map_err(|error| {
+                Error::Store(format!("the account is deleted, but its last traces are not wiped, for {error}"))
+            })
     }
 
     fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
@@ -591,16 +666,18 @@ impl Store for SqliteStore {
 
     fn size_bytes(&mut self) -> Result<u64, Error> {
         self.with_connection(|store, _| {
-            let wal = fs::metadata(beside(&store.path, "-wal")).map_or(0, |found| found.len());
             let main = fs::metadata(&store.path).map_err(|error| file_error(&store.path, &error))?;
-            Ok(main.len() + wal)
+            Ok(main.len() + store.log_bytes())
         })
     }
 
     fn close(&mut self) -> Result<(), Error> {
         if self.failed {
             // What is on the disk is for the next opening to find out.
-            self.connection.take().ok_or(Error::Closed)?;
+            let connection = self.connection.take().ok_or(Error::Closed)?;
+            let _ = self.generation.hold();
+            drop(connection);
+            self.generation.release();
             self.owner = None;
             return Ok(());
         }
@@ -608,11 +685,27 @@ impl Store for SqliteStore {
             self.transact(|store, connection| store.fold_all(connection, None))?;
             self.forget_journal();
         }
-        self.with_connection(|_, connection| checkpoint(connection))?;
-        let closed = self.connection.take().map(Connection::close);
-        closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))?;
+        self.generation.sync()?;
+        self.generation.hold()?;
+        let closed = self.with_connection(|_, connection| checkpoint(connection)).and_then(|()| {
+            let closed = self.connection.take().map(Connection::close);
+            closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))
+        });
+        self.generation.release();
+        closed?;
         self.owner = None;
         Ok(())
+    }
+
+    fn declare(&mut self) -> Result<(), Error> {
+        let resume_at = self.resume_at;
+        self.transact(|store, connection| {
+            store.fold_all(connection, None)?;
+            set_folded(connection, resume_at)
+        })?;
+        self.sequence = resume_at;
+        self.forget_journal();
+        self.generation.declare(resume_at)
     }
 }
 
@@ -727,7 +820,7 @@ fn create_private(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a new name outlive a power cut. Only Unix has a way to.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
@@ -742,7 +835,7 @@ fn own(path: &Path) -> Result<fs::File, Error> {
 }
 
 /// Opens a file that exists. Nothing is read or written.
-fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
+pub(super) fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // Whoever has the file keeps it: waiting is of no use.
     connection.busy_timeout(std::time::Duration::ZERO)?;
@@ -756,7 +849,7 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
 }
 
 /// Write-ahead logging, durable and exclusive.
-fn configure(connection: &Connection) -> Result<(), Fault> {
+pub(super) fn configure(connection: &Connection) -> Result<(), Fault> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
         return Err(
@@ -776,7 +869,7 @@ fn configure(connection: &Connection) -> Result<(), Fault> {
 }
 
 /// Copies the log back into the database and empties it.
-fn checkpoint(connection: &Connection) -> Result<(), Fault> {
+pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy { Err(Error::Store("another connection reads the store's file: stop it".into()).into()) } else { Ok(()) }
 }
@@ -863,7 +956,7 @@ fn check_version(number: i32, name: &str) -> Result<(), Error> {
 }
 
 /// Why something was not done, before it is said in a line.
-enum Fault {
+pub(super) enum Fault {
     Sqlite(rusqlite::Error),
     Said(Error),
 }
@@ -886,7 +979,7 @@ impl Fault {
         matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
     }
 
-    fn explain(self, path: &Path) -> Error {
+    pub(super) fn explain(self, path: &Path) -> Error {
         let error = match self {
             Self::Sqlite(error) => error,
             Self::Said(error) => return error,
@@ -917,20 +1010,20 @@ impl Fault {
 }
 
 /// One line about the file, whatever is in its name.
-fn said(path: &Path, text: &str) -> Error {
+pub(super) fn said(path: &Path, text: &str) -> Error {
     Error::Store(format!("{} {text}", path.display()).replace(['\n', '\r'], " "))
 }
 
-fn damaged(path: &Path) -> Error {
+pub(super) fn damaged(path: &Path) -> Error {
     said(path, "is damaged or cut short: restore it from a backup")
 }
 
-fn file_error(path: &Path, error: &io::Error) -> Error {
+pub(super) fn file_error(path: &Path, error: &io::Error) -> Error {
     said(path, &format!("cannot be opened: {error}"))
 }
 
 /// The file of this name and something more.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -60,7 +60,7 @@ fn operator_key() -> Secret<32> {
 }
 
 fn open(path: &Path) -> Result<SqliteStore, Error> {
-    SqliteStore::open(path, operator_key())
+    SqliteStore::open(path, operator_key(), None)
 }
 
 fn key(account: u32, i: u32) -> Key {
@@ -120,7 +120,7 @@ fn what_is_closed_opens_again() {
     let folder = Folder::new();
     let mut store = folder.open();
     assert!(store.durable());
-    assert_eq!(folder.names(), ["gateway.db", "gateway.db-wal"]);
+    assert_eq!(folder.names(), ["gateway.db", "gateway.db-wal", "gateway.db.generation"]);
     let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
     refused(store.create_account("desk", &mut |_| panic!("it exists")), "there is an account desk already");
     let mut changes = puts([(key(desk, 1), &b"one"[..]), (key(bell, 1), b"uno"), (key(desk, 1), b"two")]);
@@ -135,7 +135,7 @@ fn what_is_closed_opens_again() {
     assert!(matches!(store.commit(Changes::default()), Err(Error::Closed)));
     assert!(matches!(load(&mut store, &keys), Err(Error::Closed)));
     assert!(matches!(store.close(), Err(Error::Closed)));
-    assert_eq!(folder.names(), ["gateway.db"]);
+    assert_eq!(folder.names(), ["gateway.db", "gateway.db.generation"]);
 
     let mut store = folder.open();
     assert_eq!(store.accounts().unwrap(), [(desk, "desk".to_owned()), (bell, "bell".to_owned())]);
@@ -206,7 +206,7 @@ fn a_store_has_one_owner() {
 fn another_key_opens_nothing() {
     let folder = Folder::new();
     drop(folder.open());
-    refused(SqliteStore::open(&folder.path(), Secret::copy_of(&[43; 32])), "another operator key");
+    refused(SqliteStore::open(&folder.path(), Secret::copy_of(&[43; 32]), None), "another operator key");
     folder.open();
 }
 
@@ -323,7 +323,10 @@ fn a_read_only_file_and_a_folder_without_room_for_the_log_are_refused() {
     let folder = Folder::new();
     folder.open().close().unwrap();
     // Tests may run as root, whom rights do not stop.
-    refused(SqliteStore::open_with(&folder.path(), operator_key(), OpenFlags::SQLITE_OPEN_READ_ONLY), "read-only");
+    refused(
+        SqliteStore::open_with(&folder.path(), operator_key(), None, false, OpenFlags::SQLITE_OPEN_READ_ONLY),
+        "read-only",
+    );
     fs::create_dir(folder.0.path().join("gateway.db-wal")).unwrap();
     refused(open(&folder.path()), "make files beside it");
     fs::remove_dir(folder.0.path().join("gateway.db-wal")).unwrap();

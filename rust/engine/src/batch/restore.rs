@@ -1,0 +1,110 @@
+//! Backups, and what becomes of one that is put in a store's place.
+//!
+//! Nobody knows what a store sent after it was copied. So nothing that the copy could send with is used again: sending
+//! chains are burnt, which an answer's turn of the ratchet or a new session replaces, our sender keys are dropped, and
+//! prekey ids are left out. What was received after the copy may be received again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::engine::{Engine, Options};
+use super::records::{self, Dirty, PEER_KINDS, PeerRows, SenderKeyRecord};
+use crate::error::Error;
+use crate::ratchet::Peer;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{self, Changes, Key, Kind as RowKind, Store};
+
+/// Peers whose rows are read and written together.
+const AT_ONCE: usize = 1_000;
+
+/// What a restored store had to give up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Accounts in it.
+    pub accounts: u64,
+    /// Peers to whom nothing is sent before they answer, or a new session is started.
+    pub peers: u64,
+    /// Our sender keys that were dropped.
+    pub sender_keys: u64,
+}
+
+/// Copies the store at `from`, also while an engine has it open, to the file `to`.
+///
+/// # Errors
+/// [`Error::Store`]: there is no store at `from`, or something at `to`.
+pub fn backup(from: &Path, to: &Path) -> Result<(), Error> {
+    store::backup::backup(from, to)
+}
+
+impl Engine {
+    /// Declares that the copy which was put in a store's place is the store from here on. `newest`: nothing was sent
+    /// since it was copied, so that it goes on where it is; else it starts new chains.
+    ///
+    /// # Errors
+    /// [`Error::Store`] as [`Engine::open`]. Until this has succeeded the store is refused.
+    pub fn restore(options: Options, newest: bool) -> Result<Restored, Error> {
+        let engine = Self::open_as(options, SqliteStore::open_copy)?;
+        let mut restored = Restored { accounts: engine.accounts()?.len() as u64, ..Restored::default() };
+        if !newest {
+            for account in engine.all_accounts() {
+                let mut changes = Changes::default();
+                account.skip_ids(&mut changes);
+                restored.sender_keys += drop_sender_keys(engine.store().as_mut(), account.id, &mut changes)?;
+                engine.store().commit(changes)?;
+                restored.peers += burn_chains(engine.store().as_mut(), account.id)?;
+            }
+        }
+        engine.store().declare()?;
+        engine.close()?;
+        Ok(restored)
+    }
+}
+
+fn drop_sender_keys(store: &mut dyn Store, account: u32, changes: &mut Changes) -> Result<u64, Error> {
+    let mut ours = Vec::new();
+    store.scan(account, RowKind::SenderKey, &mut |tag, body| {
+        if let SenderKeyRecord::Own(Some(_)) = records::get(body)? {
+            ours.push(tag);
+        }
+        Ok(())
+    })?;
+    for &tag in &ours {
+        records::put(changes, Key { account, kind: RowKind::SenderKey, tag }, &SenderKeyRecord::Own(None));
+        changes.delete(Key { account, kind: RowKind::Holders, tag });
+    }
+    Ok(ours.len() as u64)
+}
+
+fn burn_chains(store: &mut dyn Store, account: u32) -> Result<u64, Error> {
+    let mut tags = Vec::new();
+    store.scan(account, RowKind::Peer, &mut |tag, _| {
+        tags.push(tag);
+        Ok(())
+    })?;
+    let mut burnt = 0;
+    for tags in tags.chunks(AT_ONCE) {
+        let places: Vec<Key> = tags.iter().flat_map(|&tag| PEER_KINDS.map(|kind| Key { account, kind, tag })).collect();
+        let mut rows: Vec<PeerRows> = tags.iter().map(|_| PeerRows::default()).collect();
+        store
+            .load(&places, &mut |at, body| rows[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body))?;
+        let mut changes = Changes::default();
+        for (&tag, rows) in tags.iter().zip(rows) {
+            let mut peer = rows.finish()?;
+            let dirty = Dirty { identity: false, current: peer.current.is_some(), archived: !peer.archived.is_empty() };
+            burn(&mut peer);
+            burnt += u64::from(dirty.current || dirty.archived);
+            records::put_peer(&mut changes, Key { account, kind: RowKind::Peer, tag }, dirty, "", &mut peer, None);
+        }
+        store.commit(changes)?;
+    }
+    Ok(burnt)
+}
+
+fn burn(peer: &mut Peer) {
+    if let Some(session) = &mut peer.current {
+        session.sending = session.sending.burnt();
+    }
+    for session in &mut peer.archived {
+        *session = Arc::new(session.burnt());
+    }
+}

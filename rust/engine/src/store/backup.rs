@@ -1,0 +1,96 @@
+//! A copy of a store, also of one that is open in another process and busy.
+//!
+//! The copier holds the lock of the store's generation file. Its owner then leaves the write-ahead log alone: it appends
+//! to it and copies nothing back into the database. So the database lies still, and with the log as it is afterwards it
+//! is the store as of some commit during the copying.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rusqlite::OpenFlags;
+
+use super::generation;
+use super::sqlite::{
+    APPLICATION_ID, Fault, beside, checkpoint, configure, connect, damaged, file_error, said, sync_folder,
+};
+use crate::error::Error;
+
+/// Bytes of the header of a write-ahead log; another one means that the log was begun anew.
+const LOG_HEADER: usize = 32;
+
+/// Copies the store at `from` to `to`, which must not exist. The copy is one file; to be opened, it must be declared.
+pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), Error> {
+    let note = generation::path_beside(from);
+    if !from.is_file() {
+        return Err(said(from, "is no store: name its file"));
+    }
+    if to.exists() {
+        return Err(said(to, "exists: give the backup another name"));
+    }
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(said(to, "cannot be made, for its folder does not exist: make the folder first"));
+    }
+    let draft = beside(to, ".new");
+    let made =
+        copy(from, &note, &draft).and_then(|()| finish(&draft).map_err(|fault| fault.explain(&draft))).and_then(|()| {
+            // Not over what came there meanwhile.
+            fs::hard_link(&draft, to)
+                .or_else(|error| if to.exists() { Err(error) } else { fs::rename(&draft, to) })
+                .and_then(|()| sync_folder(folder))
+                .map_err(|error| file_error(to, &error))
+        });
+    for suffix in ["", "-wal", "-journal"] {
+        // Where one is not there, nothing is lost.
+        let _ = fs::remove_file(beside(&draft, suffix));
+    }
+    made
+}
+
+fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
+    let unreadable = |path: &Path, error: &io::Error| said(path, &format!("cannot be copied: {error}"));
+    let held = File::open(note).map_err(|error| {
+        said(from, &format!("has no generation file ({error}); declare it first: interlane restore --store PATH"))
+    })?;
+    held.lock().map_err(|error| unreadable(note, &error))?;
+    let (log, draft_log) = (beside(from, "-wal"), beside(draft, "-wal"));
+    let begun = header(&log).map_err(|error| unreadable(&log, &error))?;
+    fs::copy(from, draft).map_err(|error| unreadable(from, &error))?;
+    match fs::copy(&log, &draft_log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        copied => drop(copied.map_err(|error| unreadable(&log, &error))?),
+    }
+    // The owner waits for a copier, but not while its log grows beyond all measure.
+    if begun.is_some() && header(&log).map_err(|error| unreadable(&log, &error))? != begun {
+        return Err(said(from, "was written to faster than it could be copied: copy to a faster disk"));
+    }
+    Ok(())
+}
+
+/// The header of a log, if there is one.
+fn header(log: &Path) -> io::Result<Option<[u8; LOG_HEADER]>> {
+    let mut header = [0; LOG_HEADER];
+    match File::open(log).and_then(|mut log| log.read_exact(&mut header)) {
+        Ok(()) => Ok(Some(header)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the log into the copy and reads all of it once.
+fn finish(draft: &PathBuf) -> Result<(), Fault> {
+    let connection = connect(draft, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? != APPLICATION_ID {
+        return Err(said(draft, "is another program's SQLite database: name another file").into());
+    }
+    configure(&connection)?;
+    checkpoint(&connection)?;
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(damaged(draft).into());
+    }
+    connection.close().map_err(|(_, error)| error)?;
+    File::open(draft).and_then(|copy| copy.sync_all()).map_err(|error| file_error(draft, &error))?;
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The generation: how far a store has come, noted outside of its file.
+//!
+//! Whoever puts an old copy in a store's place takes every counter back with it, and the file cannot know. So the
+//! number of the last block of its journal is noted in a file beside it and, where the operator names one, in a second
+//! place, which an old copy of the whole machine does not take back:
+//!
+//! ```text
+//! store id, 16 bytes ‖ number, 8 bytes, little-endian
+//! ```
+//!
+//! It is written in place after each commit, and synced when the store is opened and closed. A crash may leave it
+//! behind the store, which harms nothing; a store that is behind its note is an old one.
+//!
+//! The note beside the store is also what its owner and a copier agree by: who holds its lock keeps the log from being
+//! copied back into the database.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::sealed::StoreId;
+use super::sqlite::{beside, said, sync_folder};
+use crate::error::Error;
+
+/// Bytes of a note.
+const NOTE: usize = size_of::<StoreId>() + 8;
+
+/// Stands while an old store is being declared: what was begun and not ended is refused.
+const DECLARING: u64 = u64::MAX;
+
+/// Further than any store of an older generation can have come: once declared, a store cannot be taken for one.
+const LEAP: u64 = 1 << 32;
+
+/// The places in which a store's generation is noted.
+pub(super) struct Generation {
+    /// The first is beside the store.
+    places: Vec<(PathBuf, File)>,
+    store_id: StoreId,
+    declaring: bool,
+}
+
+/// The note beside a store.
+pub(super) fn path_beside(store: &Path) -> PathBuf {
+    // By whatever name a store is opened, its note has one.
+    beside(&fs::canonicalize(store).unwrap_or_else(|_| store.to_owned()), ".generation")
+}
+
+impl Generation {
+    /// Opens a store's notes. A store that is behind them is refused, unless it is to be declared: then the notes say
+    /// so until [`Self::declare`], and the number that it has to go on from is given.
+    pub(super) fn open(
+        store: &Path,
+        second: Option<&Path>,
+        store_id: StoreId,
+        number: u64,
+        declaring: bool,
+    ) -> Result<(Self, u64), Error> {
+        let mut generation = Self { places: Vec::new(), store_id, declaring };
+        let (mut newest, mut stale) = (number, declaring);
+        for (i, path) in std::iter::once(path_beside(store)).chain(second.map(Path::to_owned)).enumerate() {
+            let (mut file, made) = open_or_make(&path).map_err(|error| failed(&path, &error))?;
+            let note = if made { None } else { read(&mut file).map_err(|error| failed(&path, &error))? };
+            let text = match note {
+                // A mistyped second place must not cost another store its own.
+                Some((noted, _)) if noted != store_id && i > 0 => {
+                    return Err(said(&path, "is another store's generation file: name another place"));
+                }
+                _ if declaring => None,
+                // Nothing was ever written to it; what is there was left by a store that is gone.
+                _ if number == 0 && i == 0 && note.is_none_or(|(noted, _)| noted != store_id) => None,
+                // A second place is given for the first time.
+                None if made && i > 0 => None,
+                None => Some("cannot show that it is the newest state, for its generation file is missing or damaged"),
+                Some((noted, _)) if noted != store_id => Some("is not the store that its generation file was made for"),
+                Some((_, noted)) if noted > number => Some("is older than it was: a copy was put in its place"),
+                Some(_) => None,
+            };
+            if let Some(text) = text {
+                if made {
+                    let _ = fs::remove_file(&path);
+                }
+                let (note, store_path) = (path.display(), store.display());
+                let command = format!("{text} ({note}); declare it: interlane restore --store {store_path}");
+                return Err(said(store, &command));
+            }
+            if let Some((noted_id, noted)) = note
+                && noted_id == store_id
+                && noted != DECLARING
+            {
+                newest = newest.max(noted);
+            }
+            stale |= note != Some((store_id, number));
+            generation.places.push((path, file));
+        }
+        if stale {
+            generation.write(if declaring { DECLARING } else { number })?;
+            generation.sync()?;
+        }
+        Ok((generation, newest + LEAP))
+    }
+
+    /// Notes that the store has come so far.
+    pub(super) fn set(&mut self, number: u64) -> Result<(), Error> {
+        if self.declaring { Ok(()) } else { self.write(number) }
+    }
+
+    /// The store is the newest from here on.
+    pub(super) fn declare(&mut self, number: u64) -> Result<(), Error> {
+        self.declaring = false;
+        self.write(number)?;
+        self.sync()
+    }
+
+    fn write(&mut self, number: u64) -> Result<(), Error> {
+        let mut note = [0; NOTE];
+        note[..16].copy_from_slice(&self.store_id);
+        note[16..].copy_from_slice(&number.to_le_bytes());
+        for (path, file) in &mut self.places {
+            file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&note)).map_err(|error| failed(path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the notes outlive a power cut.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        for (path, file) in &self.places {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // What it was before may have been longer.
+            let cut = file.set_len(NOTE as u64).and_then(|()| file.sync_all());
+            cut.and_then(|()| sync_folder(folder)).map_err(|error| failed(path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nobody copies the store, who then cannot begin to before [`Self::release`].
+    pub(super) fn try_hold(&self) -> Result<bool, Error> {
+        let (path, file) = &self.places[0];
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(failed(path, &error)),
+        }
+    }
+
+    /// Waits until nobody copies the store.
+    pub(super) fn hold(&self) -> Result<(), Error> {
+        let (path, file) = &self.places[0];
+        file.lock().map_err(|error| failed(path, &error))
+    }
+
+    pub(super) fn release(&self) {
+        // It goes with the file too.
+        let _ = self.places[0].1.unlock();
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    said(path, &format!("cannot be used to note the store's generation: {error}"))
+}
+
+/// The file, and whether it was made; others may not read it.
+fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return Ok((opened?, false)),
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    Ok((options.create_new(true).open(path)?, true))
+}
+
+/// What is noted, if it is a note.
+fn read(file: &mut File) -> io::Result<Option<(StoreId, u64)>> {
+    let mut bytes = Vec::with_capacity(NOTE + 1);
+    file.take(NOTE as u64 + 1).read_to_end(&mut bytes)?;
+    let Ok(note) = <[u8; NOTE]>::try_from(bytes) else { return Ok(None) };
+    let (store_id, number) = note.split_at(size_of::<StoreId>());
+    Ok(Some((store_id.try_into().expect("split there"), u64::from_le_bytes(number.try_into().expect("8 are left")))))
+}
