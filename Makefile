@@ -48,6 +48,7 @@ peers: $(INSTALLED) ## the live test peers that this machine can run
 lint: $(NATIVE) ## formats, clippy, ruff, mypy, stubs, layers, licences
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --release --manifest-path benches/allocations/Cargo.toml --target-dir target -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

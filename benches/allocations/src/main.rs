@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use allocation_counter::measure;
-use interlane::{AccountId, Bundle, Engine, Location, Options, Packed, Rows};
+use interlane::{AccountId, Bundle, Durability, Engine, Location, Options, Packed, Rows};
 use interlane_lanes::Backend;
 
 const FEW: usize = 1_000;
@@ -57,6 +57,8 @@ fn party() -> (Engine, AccountId) {
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
+        durability: Durability::Strict,
+        receive_buffer: None,
         seed: None,
     })
     .unwrap();
@@ -84,7 +86,7 @@ fn count(from: &Engine, sending: &[u64], to: &Engine, opening: &[u64]) -> (u64, 
     });
     let opened = opened.unwrap();
     check(&opened, rows);
-    assert_eq!(opened.data, plaintexts);
+    assert_eq!(*opened.data, plaintexts);
     (encrypting.count_total, decrypting.count_total)
 }
 
