@@ -1,60 +1,249 @@
-"""Strict durability: every call commits its new states and syncs them before it gives frames."""
+"""What durability costs: the stores against the memory store, and against bare SQLite."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter_ns
+from typing import Any
 
-from conftest import Sizes, Versus, clock
+import interlane
+import pytest
+from conftest import Recorder, Sizes, Versus, clock
 from interlane import Rows
-from linked import PLAINTEXT, Linked, Packed, link
-from report import MEMORY_STORE
+from linked import PLAINTEXT, Handles, Linked, Packed, accounts, address, bundles, link
+from report import ALONE, BYTES, MEMORY_STORE, UPSERTS
 
 BATCH = 1_000
+# What a chain's newest key takes in the store: its key, and its body with nonce and tag.
+ROW_KEY = 21
+ROW_BODY = 105
+# Of one store that is made once, read many times.
+BYTES_SESSIONS = 100_000
+OPENED_AT_ONCE = 50_000
+OPENINGS = 9
+# A call that answers a few customers, beside calls for everybody.
+SMALL_CALL = 100
+SMALL_CALLS = 1_000
 
 
-def bench_strict(versus: Versus, linked: Linked, sizes: Sizes, tmp_path: Path) -> None:
-    """Calls of 1,000 rows over all sessions, SQLite against the memory store."""
-    durable = link(sizes.rows, store=tmp_path / "gateway.db")
-    batch = Packed.repeated(PLAINTEXT, min(BATCH, sizes.rows))
-    rows = len(batch.offsets) - 1
+class Batches:
+    """All sessions of a pair, in calls of `BATCH` rows."""
 
-    def send(of: Linked) -> list[Rows]:
-        return [
-            of.near.encrypt(of.near_handles[first : first + rows], batch.data, batch.offsets)
-            for first in range(0, of.rows, rows)
-        ]
+    def __init__(self, pair: Linked) -> None:
+        self.pair = pair
+        self.packed = Packed.repeated(PLAINTEXT, min(BATCH, pair.rows))
+        self.size = len(self.packed.offsets) - 1
+        self._starts = range(0, pair.rows, self.size)
 
-    def check(of: Linked, sent: list[Rows]) -> None:
-        for n, frames in enumerate(sent):
-            far_handles = of.far_handles[n * rows : (n + 1) * rows]
-            opened = of.far.decrypt(far_handles, frames.kinds, frames.data, frames.offsets)
-            assert opened.ok.all()
-            assert opened.data.tobytes() == batch.data.tobytes()
+    def of(self, handles: Handles) -> Iterator[Handles]:
+        return (handles[start : start + self.size] for start in self._starts)
 
-    in_file: list[list[Rows]] = [send(durable)]
-    in_memory: list[list[Rows]] = [send(linked)]
+    def send(self) -> list[Rows]:
+        pair, packed = self.pair, self.packed
+        return [pair.near.encrypt(of, packed.data, packed.offsets) for of in self.of(pair.near_handles)]
 
-    def prepare() -> None:
-        while in_file:
-            check(durable, in_file.pop())
-        while in_memory:
-            check(linked, in_memory.pop())
+    def answer(self) -> list[Rows]:
+        pair, packed = self.pair, self.packed
+        return [pair.far.encrypt(of, packed.data, packed.offsets) for of in self.of(pair.far_handles)]
 
-    def ours(_: None) -> None:
-        in_file.append(send(durable))
+    def open_sent(self, sent: list[Rows]) -> None:
+        for of, frames in zip(self.of(self.pair.far_handles), sent, strict=True):
+            self.check(self.pair.far.decrypt(of, frames.kinds, frames.data, frames.offsets))
+
+    def open_answers(self, answers: list[Rows], *, acknowledge: bool) -> list[Rows]:
+        opened = []
+        for of, frames in zip(self.of(self.pair.near_handles), answers, strict=True):
+            opened.append(self.pair.near.decrypt(of, frames.kinds, frames.data, frames.offsets))
+            if acknowledge:
+                opened[-1].ack()
+        return opened
+
+    def check(self, opened: Rows) -> None:
+        assert opened.ok.all()
+        assert opened.data.tobytes() == self.packed.data.tobytes()
+
+
+def sending(batches: Batches) -> tuple[Callable[[], None], Callable[[], int]]:
+    """What empties the clock's loop, outside the clock, and the loop."""
+    sent = [batches.send()]
+
+    def drain() -> None:
+        while sent:
+            batches.open_sent(sent.pop())
 
     def loop() -> int:
-        in_memory.append(send(linked))
-        return linked.rows
+        sent.append(batches.send())
+        return batches.pair.rows
 
-    versus(
-        "store/strict",
-        MEMORY_STORE,
-        rows=sizes.rows,
-        batch=rows,
-        prepare=prepare,
-        ours=ours,
-        theirs=clock(loop),
+    return drain, loop
+
+
+@pytest.fixture
+def in_memory(linked: Linked) -> Batches:
+    return Batches(linked)
+
+
+@contextmanager
+def in_file(sizes: Sizes, folder: Path, **options: Any) -> Iterator[Batches]:
+    with closing(link(sizes.rows, store=folder / "gateway.db", **options)) as pair:
+        yield Batches(pair)
+
+
+@pytest.mark.parametrize("durability", ["strict", "leased"])
+def bench_sends(versus: Versus, sizes: Sizes, in_memory: Batches, tmp_path: Path, durability: str) -> None:
+    with in_file(sizes, tmp_path, durability=durability) as durable:
+        drain, ours = sending(durable)
+        drain_memory, theirs = sending(in_memory)
+
+        def prepare() -> None:
+            drain()
+            drain_memory()
+
+        versus(
+            f"store/{durability}",
+            MEMORY_STORE,
+            rows=sizes.rows,
+            batch=durable.size,
+            prepare=prepare,
+            ours=lambda _: ours(),
+            theirs=clock(theirs),
+        )
+        prepare()
+
+
+def bench_strict_against_upserts(versus: Versus, sizes: Sizes, tmp_path: Path) -> None:
+    """Ours with its crypto; theirs without any: rows of the same size, upserted from Python."""
+    with in_file(sizes, tmp_path) as durable, closing(bare(tmp_path / "bare.db")) as connection:
+        drain, ours = sending(durable)
+        rows = [(os.urandom(ROW_KEY), os.urandom(ROW_BODY)) for _ in range(sizes.rows)]
+
+        def loop() -> int:
+            for start in range(0, len(rows), durable.size):
+                upsert(connection, rows[start : start + durable.size])
+            return len(rows)
+
+        loop()
+        versus(
+            "store/strict",
+            UPSERTS,
+            rows=sizes.rows,
+            batch=durable.size,
+            prepare=drain,
+            ours=lambda _: ours(),
+            theirs=clock(loop),
+        )
+        drain()
+
+
+def bare(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "locking_mode = EXCLUSIVE"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("CREATE TABLE rows (key BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID")
+    return connection
+
+
+def upsert(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(
+        "INSERT INTO rows VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body", rows
     )
-    prepare()
-    durable.close()
+    connection.execute("COMMIT")
+
+
+def bench_receive(versus: Versus, sizes: Sizes, in_memory: Batches, tmp_path: Path) -> None:
+    """Opened, kept until it is acknowledged, and acknowledged."""
+    with in_file(sizes, tmp_path, receive_buffer=True) as durable:
+        opened: list[tuple[Batches, list[Rows]]] = []
+        answers: list[Rows] = []
+
+        def prepare() -> list[Rows]:
+            while opened:
+                batches, of = opened.pop()
+                for rows in of:
+                    batches.check(rows)
+            answers[:] = in_memory.answer()
+            return durable.answer()
+
+        def ours(frames: list[Rows]) -> None:
+            opened.append((durable, durable.open_answers(frames, acknowledge=True)))
+
+        def loop() -> int:
+            opened.append((in_memory, in_memory.open_answers(answers, acknowledge=False)))
+            return sizes.rows
+
+        ours(prepare())
+        versus(
+            "store/receive",
+            MEMORY_STORE,
+            rows=sizes.rows,
+            batch=durable.size,
+            prepare=prepare,
+            ours=ours,
+            theirs=clock(loop),
+        )
+        prepare()
+
+
+def bench_bytes(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:
+    """Of a closed store, whose sessions have sent and received."""
+    sessions = min(BYTES_SESSIONS, sizes.idle_sessions)
+    path = tmp_path / "gateway.db"
+    link(sessions, store=path).close()
+    record("store/bytes", rows=sessions, ours=path.stat().st_size / sessions, unit=BYTES)
+
+
+def bench_open(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:
+    """Opening a store, whatever is in it. The row's figure is the whole call's."""
+    path, sessions = tmp_path / "gateway.db", sizes.idle_sessions
+    with interlane.open(":memory:") as far:
+        published = bundles(far, OPENED_AT_ONCE)
+    with interlane.open(path, key=bytes(32)) as engine:
+        for start in range(0, sessions, OPENED_AT_ONCE):
+            some = range(start, min(start + OPENED_AT_ONCE, sessions))
+            handles = engine.sessions(accounts(engine, len(some)), [address(n) for n in some])
+            assert engine.start_sessions(handles, published[: len(some)]).ok.all()
+    taken = []
+    for _ in range(OPENINGS):
+        begun = perf_counter_ns()
+        engine = interlane.open(path, key=bytes(32))
+        taken.append(perf_counter_ns() - begun)
+        engine.close()
+    record("open/1000000", rows=sessions, ours=median(taken))
+
+
+def bench_latency(record: Recorder, linked: Linked) -> None:
+    """A small call while another thread makes large ones for other sessions: the hundredth part of the calls
+    that waits longest, against the usual call when nobody else is there."""
+    small, large = linked.near_handles[:SMALL_CALL], linked.near_handles[SMALL_CALL:]
+    few, many = Packed.repeated(PLAINTEXT, len(small)), Packed.repeated(PLAINTEXT, len(large))
+
+    def calls() -> list[int]:
+        taken = []
+        for _ in range(SMALL_CALLS):
+            begun = perf_counter_ns()
+            sent = linked.near.encrypt(small, few.data, few.offsets)
+            taken.append(perf_counter_ns() - begun)
+            assert sent.ok.all()
+        return taken
+
+    def busy() -> None:
+        while not ended.is_set():
+            assert linked.near.encrypt(large, many.data, many.offsets).ok.all()
+
+    alone = median(calls())
+    ended = threading.Event()
+    other = threading.Thread(target=busy)
+    other.start()
+    try:
+        beside = calls()
+    finally:
+        ended.set()
+        other.join()
+    record("latency/p99", rows=SMALL_CALL, ours=quantiles(beside, n=100)[-1], peer=ALONE, theirs=alone)

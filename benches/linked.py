@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import interlane
 import numpy as np
@@ -71,11 +72,18 @@ class Linked:
         self.far.close()
 
 
-def link(rows: int, *, store: str | Path = MEMORY, threads: int = 1, backend: str | None = None) -> Linked:
+def link(
+    rows: int,
+    *,
+    store: str | Path = MEMORY,
+    threads: int = 1,
+    backend: str | None = None,
+    **near_options: Any,
+) -> Linked:
     """`rows` sessions between `ACCOUNTS` accounts of a near engine, kept in `store`, and as many of a far
     one."""
     key = None if store == MEMORY else bytes(32)
-    near = interlane.open(store, key=key, threads=threads, backend=backend)
+    near = interlane.open(store, key=key, threads=threads, backend=backend, **near_options)
     far = interlane.open(MEMORY, threads=threads, backend=backend)
     linked = Linked(near, far, handles(near, rows), handles(far, rows), Packed.repeated(PLAINTEXT, rows))
     assert near.start_sessions(linked.near_handles, bundles(far, rows)).ok.all()

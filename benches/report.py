@@ -41,6 +41,8 @@ CRYPTO_MB = "crypto_mb"
 IPSEC_MB = "ipsec-mb"
 PORTABLE = "portable"
 MEMORY_STORE = "memory store"
+UPSERTS = "bare SQLite upserts"
+ALONE = "median alone"
 ONE_THREAD = "one thread"
 ONE_ROW = "calls of one row"
 
@@ -66,6 +68,11 @@ WORKS = (
     "cbc_hmac",
     "sha256/compression",
     "store/strict",
+    "store/leased",
+    "store/receive",
+    "store/bytes",
+    "open/1000000",
+    "latency/p99",
     "threads/2",
     "memory/session",
     "memory/pending",
@@ -98,11 +105,18 @@ TARGETS = Targets(
         ("aead/gcm", CRYPTOGRAPHY): 4,
         ("aead/chacha", CRYPTOGRAPHY): 4,
         ("store/strict", MEMORY_STORE): 0.5,
+        ("store/strict", UPSERTS): 0.7,
+        ("store/leased", MEMORY_STORE): 0.7,
+        ("store/receive", MEMORY_STORE): 0.5,
+        ("latency/p99", ALONE): 1 / 5,
         ("rows/1", VODOZEMAC): 2.5,
         ("threads/2", ONE_THREAD): 1.8,
     },
     most={
         "memory/session": 500,
+        "store/bytes": 450,
+        # 50 ms.
+        "open/1000000": 50_000_000,
         # Buffers of a run, shared by its thousand rows, are what is left.
         "allocations/encrypt": 0.1,
         "allocations/decrypt": 0.1,
