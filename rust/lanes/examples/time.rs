@@ -7,7 +7,7 @@
 
 use interlane_lanes::isa::{Backend, TILE};
 use interlane_lanes::kernels::hkdf::Info;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -126,6 +126,10 @@ fn main() {
     });
     time("sha256::Digest, 330 bytes", 20, &mut |backend| {
         backend.run_in_lanes(sha256::Digest { messages: black_box(tails), out });
+    });
+    let mut all_digests = [[0; 64]; ROWS];
+    time("sha512::Digest, 330 bytes", 20, &mut |backend| {
+        backend.run_in_lanes(sha512::Digest { messages: black_box(tails), out: &mut all_digests[..n] });
     });
     time("hkdf::Hkdf<64>, salt, 96 bytes", 20, &mut |backend| {
         backend.run_in_lanes(hkdf::Hkdf { salts: Some(black_box(keys)), inputs, info: b"WhisperRatchet", out: root });

@@ -15,6 +15,8 @@ pub const BACKEND_VARIABLE: &str = "INTERLANE_BACKEND";
 pub enum Step {
     /// SHA-256, HMAC and HKDF: rows are short and the same instruction serves all.
     Hash,
+    /// SHA-512.
+    Sha512,
     /// AES-256-CBC, encrypting: a row's blocks wait for each other.
     CbcEncrypt,
     /// AES-256-CBC, decrypting: they do not.
@@ -43,6 +45,8 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::Hash) => ("AVX2, 8 lanes", 3), // Zen 5
         #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Sha512) => ("AVX2, 4 lanes", 3), // Zen 5
+        #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::CbcEncrypt) => ("AES-NI, 8 rows side by side", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::CbcDecrypt) => ("AES-NI, 8 rows side by side", 5), // Zen 5
@@ -52,6 +56,8 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         (Backend::Avx2(_), Step::ChaCha20Poly1305) => ("AVX2, 8 lanes", 4), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Hash) => ("AVX-512, 16 lanes", 8), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Sha512) => ("AVX-512, 8 lanes", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::CbcEncrypt) => ("VAES, 16 rows side by side", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! A 64-bit limb of each row: numbers of more than one word, for curves and Poly1305.
+//! A 64-bit limb of each row: numbers of more than one word, for curves and Poly1305; and the words of SHA-512.
 
 use super::field25519::Field;
 use super::pieces::Pieces;
@@ -68,6 +68,49 @@ pub trait Limb: Copy + Add<Output = Self> + Sub<Output = Self> + BitAnd<Output =
     fn low(self, bits: u32) -> Self {
         self & self.fill((1 << bits) - 1)
     }
+
+    // What SHA-512 computes with: words, whose operations may lose bits. Said here by such as lose none, for whoever looks;
+    // an instruction set has its own.
+
+    /// The sum modulo 2^64.
+    #[inline(always)]
+    #[must_use]
+    fn wrapping_add(self, other: Self) -> Self {
+        (self.low(63) + other.low(63)) ^ ((self ^ other) & self.fill(1 << 63))
+    }
+    /// Turned right.
+    #[inline(always)]
+    #[must_use]
+    fn rotr<const BITS: i32>(self) -> Self {
+        self.shr(BITS.cast_unsigned()) ^ self.low(BITS.cast_unsigned()).shl(64 - BITS.cast_unsigned())
+    }
+    /// `self ^ b ^ c`.
+    #[inline(always)]
+    #[must_use]
+    fn xor3(self, b: Self, c: Self) -> Self {
+        self ^ b ^ c
+    }
+    /// Bit by bit: `yes` where `self` is set, else `no`.
+    #[inline(always)]
+    #[must_use]
+    fn select(self, yes: Self, no: Self) -> Self {
+        (self & (yes ^ no)) ^ no
+    }
+    /// Bit by bit: what two of the three say.
+    #[inline(always)]
+    #[must_use]
+    fn majority(self, b: Self, c: Self) -> Self {
+        (self & b) ^ (c & (self ^ b))
+    }
+    /// Between a big-endian number and the limb of its bytes, as `u64::swap_bytes` does.
+    #[inline(always)]
+    #[must_use]
+    fn swap_bytes(self) -> Self {
+        let words = self.shr(32) ^ self.low(32).shl(32);
+        let (halves, bytes) = (self.fill(0x0000_ffff_0000_ffff), self.fill(0x00ff_00ff_00ff_00ff));
+        let words = (words.shr(16) & halves) ^ (words & halves).shl(16);
+        (words.shr(8) & bytes) ^ (words & bytes).shl(8)
+    }
     /// `table[self]` in each lane, `self < 8`; no address depends on `self`.
     #[inline(always)]
     #[must_use]
@@ -91,19 +134,23 @@ pub trait Limb: Copy + Add<Output = Self> + Sub<Output = Self> + BitAnd<Output =
 #[repr(align(64))]
 pub struct Eight(pub [u64; 8]);
 
-/// Up to half a group of rows of 32 bytes, as little-endian limbs; lanes without a row are zero.
+/// The first bytes of up to half a group of rows, as little-endian limbs; lanes without a row are zero.
 #[inline(always)]
-pub(crate) fn load_limbs<I>(isa: I, rows: &[[u8; 32]]) -> [I::U64; 4]
+pub(crate) fn load_limbs<I, R, const LIMBS: usize>(isa: I, rows: &[R]) -> [I::U64; LIMBS]
 where
     I: Limbs<U32: Pieces<I>>,
+    R: AsRef<[u8]>,
 {
+    const { assert!(LIMBS.is_multiple_of(2)) };
     assert!(rows.len() <= I::ROWS, "half a group");
     let quarter = I::WIDTH / 4;
-    let mut limbs = [isa.splat_limb(0); 4];
-    for half in 0..2 {
+    let mut limbs = [isa.splat_limb(0); LIMBS];
+    for half in 0..LIMBS / 2 {
         let mut pieces = [[&[0; 16]; 4]; 2];
-        for (lane, row) in rows.iter().enumerate() {
-            pieces[lane / quarter][lane % quarter] = row[16 * half..].first_chunk().expect("16 bytes");
+        for lane in 0..I::ROWS {
+            if let Some(row) = rows.get(lane) {
+                pieces[lane / quarter][lane % quarter] = row.as_ref()[16 * half..].first_chunk().expect("16 bytes");
+            }
         }
         let [low, high] = isa.limbs([I::U32::from_pieces(isa, pieces[0]), I::U32::from_pieces(isa, pieces[1])]);
         (limbs[2 * half], limbs[2 * half + 1]) = (low, high);
@@ -113,17 +160,19 @@ where
 
 /// The other way; lanes without a row are lost.
 #[inline(always)]
-pub(crate) fn store_limbs<I>(isa: I, limbs: [I::U64; 4], rows: &mut [[u8; 32]])
+pub(crate) fn store_limbs<I, R, const LIMBS: usize>(isa: I, limbs: [I::U64; LIMBS], rows: &mut [R])
 where
     I: Limbs<U32: Pieces<I>>,
+    R: AsMut<[u8]>,
 {
+    const { assert!(LIMBS.is_multiple_of(2)) };
     assert!(rows.len() <= I::ROWS, "half a group");
-    for half in 0..2 {
+    for half in 0..LIMBS / 2 {
         let pieces = isa.pieces([limbs[2 * half], limbs[2 * half + 1]]);
         for (pieces, rows) in pieces.into_iter().zip(rows.chunks_mut(I::WIDTH / 4)) {
             let mut to = [const { None }; 4];
             for (to, row) in to.iter_mut().zip(rows) {
-                *to = Some(row[16 * half..].first_chunk_mut().expect("16 bytes"));
+                *to = Some(row.as_mut()[16 * half..].first_chunk_mut().expect("16 bytes"));
             }
             pieces.to_pieces(to);
         }

@@ -55,6 +55,7 @@ impl Portable {
             ("hmac", Step::Hash, "sha2"),
             ("hkdf", Step::Hash, "sha2"),
             ("chain", Step::Hash, "sha2"),
+            ("sha512", Step::Sha512, "sha2"),
             ("cbc/encrypt", Step::CbcEncrypt, "aes"),
             ("cbc/decrypt", Step::CbcDecrypt, "aes"),
             ("gcm", Step::Gcm, "aes-gcm"),

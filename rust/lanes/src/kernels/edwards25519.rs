@@ -6,12 +6,15 @@
 //!
 //! In extended coordinates `x = X/Z`, `y = Y/Z`, `x y = T/Z` one formula adds any two points (Hisil, Wong, Carter, Dawson
 //! 2008, §3.1): it has no case that hostile points could pick. Parts that are only public, and so may be of any point, are
-//! here; multiples of the base point, which are mostly secret, are in `base`; what takes an inverse or a root is in `powers`.
+//! here; multiples of the base point, which are mostly secret, are in `base`; what takes an inverse or a root is in `powers`;
+//! numbers mod the order of the base point are in `order`.
 
 mod base;
+mod order;
 mod powers;
 
 pub(super) use base::{PlusBase, base_digits, table};
+pub(super) use order::{ProductPlus, Reduced};
 pub(super) use powers::{Encoded, EvenX, Inverses};
 
 use crate::isa::{Field, Isa, Limb, Part};

@@ -16,6 +16,7 @@ pub mod hkdf;
 pub mod hmac;
 mod poly1305;
 pub mod sha256;
+pub mod sha512;
 pub mod x25519;
 pub mod xeddsa;
 

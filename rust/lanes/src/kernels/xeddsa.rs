@@ -20,12 +20,12 @@
 
 mod lanes;
 
+use super::sha512::{Parts, by_crate};
 use super::{rows, wipe};
 use crate::isa::{Isa, Kernel, Portable, Step, TILE};
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::scalar::clamp_integer;
 use curve25519_dalek::{EdwardsPoint, MontgomeryPoint, Scalar};
-use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
 /// What is kept of an X25519 public key: `y` of its `A`, and the even one of the two `x`, or [`UNKNOWN`].
@@ -166,7 +166,7 @@ impl Kernel for Sign<'_> {
                 let kept = self.encodings.map(|encodings| &encodings[row]);
                 let public = kept.or(made.as_ref().map(|made| &made[lane].0)).expect("kept or made");
                 let ([a, r], nonce) = (&scalars[lane], &encoded[lane].0);
-                let s = r + hash([nonce, public, self.messages[row], &[]]) * a;
+                let s = r + hash(&[nonce, public, self.messages[row], &[]]) * a;
                 let out = &mut self.out[row];
                 out[..32].copy_from_slice(nonce);
                 out[32..].copy_from_slice(s.as_bytes());
@@ -221,7 +221,7 @@ impl Kernel for Verify<'_> {
             let mut nonces = [EdwardsPoint::default(); TILE];
             for (lane, row) in tile.clone().enumerate() {
                 if let Some(s) = scalars[lane] {
-                    let h = hash([&self.signatures[row][..32], &encoded[lane], self.messages[row], &[]]);
+                    let h = hash(&[&self.signatures[row][..32], &encoded[lane], self.messages[row], &[]]);
                     nonces[lane] = EdwardsPoint::vartime_double_scalar_mul_basepoint(&h, &-publics[lane], &s);
                 }
             }
@@ -251,7 +251,7 @@ const SIGN_BIT: u8 = 0x80;
 
 /// `r`, for a clamped private key.
 fn nonce(private: &[u8; 32], message: &[u8], random: &[u8; 64]) -> Scalar {
-    hash([&NONCE_PREFIX, private, message, random])
+    hash(&[&NONCE_PREFIX, private, message, random])
 }
 
 /// `s`, if it is below 2^253.
@@ -278,11 +278,6 @@ const MINUS_ONE: [u8; 32] = {
 };
 
 /// SHA-512 (FIPS 180-4 §6.4) mod `L`.
-fn hash(parts: [&[u8]; 4]) -> Scalar {
-    let mut hash = Sha512::new();
-    for part in parts {
-        hash.update(part);
-    }
-    let digest: Zeroizing<[u8; 64]> = Zeroizing::new(hash.finalize().into());
-    Scalar::from_bytes_mod_order_wide(&digest)
+fn hash(parts: &Parts<'_>) -> Scalar {
+    Scalar::from_bytes_mod_order_wide(&by_crate(parts))
 }

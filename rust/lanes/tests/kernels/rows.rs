@@ -2,13 +2,14 @@
 //! against oracles that take one row at a time.
 
 use crate::backends::{Canaries, Fenced, Random, Runs, SIZES, slices};
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
 
 mod everything {
     use crate::on_everything;
 
     on_everything!(
         digest,
+        long_digest,
         codes,
         chain_steps,
         message_keys,
@@ -41,6 +42,26 @@ fn digest(on: &impl Runs) {
     on.run(sha256::Digest { messages: &slices(&messages), out: &mut out });
     for (message, out) in messages.iter().zip(out) {
         assert_eq!(out[..], sha2::Sha256::digest(message)[..], "{} bytes", message.len());
+    }
+}
+
+fn long_digest(on: &impl Runs) {
+    use sha2::Digest;
+    let mut random = Random(21);
+    for n in SIZES {
+        let messages = random.rows(n, 600);
+        let mut out = Canaries::new(n, [0xa5; 64]);
+        on.run(sha512::Digest { messages: &slices(&messages), out: out.rows() });
+        for (message, out) in messages.iter().zip(out.check()) {
+            assert_eq!(out[..], sha2::Sha512::digest(message)[..]);
+        }
+    }
+    // Every place that the padding can begin at.
+    let messages: Vec<Vec<u8>> = (0..400).map(|len| random.bytes(len)).collect();
+    let mut out = vec![[0; 64]; messages.len()];
+    on.run(sha512::Digest { messages: &slices(&messages), out: &mut out });
+    for (message, out) in messages.iter().zip(out) {
+        assert_eq!(out[..], sha2::Sha512::digest(message)[..], "{} bytes", message.len());
     }
 }
 

@@ -2,13 +2,14 @@
 
 use crate::backends::Runs;
 use hex_literal::hex;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, gcm, hkdf, hmac, sha256, x25519};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, gcm, hkdf, hmac, sha256, sha512, x25519};
 
 mod everything {
     use crate::on_everything;
 
     on_everything!(
         fips_180_4,
+        fips_180_4_sha_512,
         rfc_4231,
         rfc_5869,
         sp_800_38a_f_2_5_and_6,
@@ -29,6 +30,43 @@ fn fips_180_4(on: &impl Runs) {
     assert_eq!(out[1], hex!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
     assert_eq!(out[2], hex!("248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"));
     assert_eq!(out[3], hex!("cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"));
+}
+
+/// The examples of FIPS 180-4 (CSRC's SHA512.pdf and the long message of FIPS 180-2 §C.3).
+fn fips_180_4_sha_512(on: &impl Runs) {
+    let long = vec![b'a'; 1_000_000];
+    let two_blocks = b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
+    let messages: [&[u8]; 4] = [b"", b"abc", two_blocks, &long];
+    let mut out = [[0; 64]; 4];
+    on.run(sha512::Digest { messages: &messages, out: &mut out });
+    assert_eq!(
+        out[0],
+        hex!(
+            "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce"
+            "47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
+        )
+    );
+    assert_eq!(
+        out[1],
+        hex!(
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+            "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+        )
+    );
+    assert_eq!(
+        out[2],
+        hex!(
+            "8e959b75dae313da8cf4f72814fc143f8f7779c6eb9f7fa17299aeadb6889018"
+            "501d289e4900f7e4331b99dec4b5433ac7d329eeb6dd26545e96e55b874be909"
+        )
+    );
+    assert_eq!(
+        out[3],
+        hex!(
+            "e718483d0ce769644e2e42c7bc15b4638e1f98b13b2044285632a803afa973eb"
+            "de0ff244877ea60a4cb0432ce577c31beb009c5c2c49aa2e4eadb217ad8cc09b"
+        )
+    );
 }
 
 /// Test cases 1 to 4: those whose key is at most the 32 bytes of ours (filled up with zeros, which HMAC does itself).

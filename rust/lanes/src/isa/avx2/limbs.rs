@@ -4,7 +4,7 @@
 use super::Avx2;
 use super::words::U32x8;
 use crate::isa::field25519::radix51::Fe51;
-use crate::isa::{Limb, Limbs};
+use crate::isa::{Limb, Limbs, Pieces};
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitXor, Sub};
 
@@ -108,6 +108,24 @@ impl Limb for U64x4 {
     fn madd51_high(self, a: Self, b: Self) -> Self {
         // SAFETY: a value of this type exists only where the features do.
         unsafe { Self(_mm256_add_epi64(self.0, _mm256_castpd_si256(split(a, b)))) }
+    }
+    op!(wrapping_add(other) = _mm256_add_epi64);
+    #[inline(always)]
+    fn rotr<const BITS: i32>(self) -> Self {
+        if BITS == 8 {
+            return Self(U32x8(self.0).shuffle([1, 2, 3, 4, 5, 6, 7, 0, 9, 10, 11, 12, 13, 14, 15, 8]).0);
+        }
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe {
+            _mm256_or_si256(
+                _mm256_srl_epi64(self.0, _mm_cvtsi32_si128(BITS)),
+                _mm256_sll_epi64(self.0, _mm_cvtsi32_si128(64 - BITS)),
+            )
+        })
+    }
+    #[inline(always)]
+    fn swap_bytes(self) -> Self {
+        Self(U32x8(self.0).shuffle([7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8]).0)
     }
 }
 

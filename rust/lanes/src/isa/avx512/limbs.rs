@@ -3,7 +3,7 @@
 use super::Avx512;
 use super::words::U32x16;
 use crate::isa::field25519::radix51::Fe51;
-use crate::isa::{Eight, Limb, Limbs};
+use crate::isa::{Eight, Limb, Limbs, Pieces};
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitXor, Sub};
 
@@ -39,6 +39,16 @@ macro_rules! op {
         fn $name(self, $($arg: Self),*) -> Self {
             // SAFETY: a value of this type exists only where the features do.
             Self(unsafe { $e(self.0, $($arg.0),*) })
+        }
+    };
+}
+
+macro_rules! ternary {
+    ($name:ident, $table:literal) => {
+        #[inline(always)]
+        fn $name(self, b: Self, c: Self) -> Self {
+            // SAFETY: a value of this type exists only where the features do.
+            Self(unsafe { _mm512_ternarylogic_epi64::<$table>(self.0, b.0, c.0) })
         }
     };
 }
@@ -95,6 +105,19 @@ impl Limb for U64x8 {
     #[inline(always)]
     fn madd51_high(self, _: Self, _: Self) -> Self {
         unreachable!("limbs are multiplied 52 bits by 52 here");
+    }
+    op!(wrapping_add(other) = _mm512_add_epi64);
+    #[inline(always)]
+    fn rotr<const BITS: i32>(self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self(unsafe { _mm512_ror_epi64::<BITS>(self.0) })
+    }
+    ternary!(xor3, 0x96);
+    ternary!(select, 0xCA);
+    ternary!(majority, 0xE8);
+    #[inline(always)]
+    fn swap_bytes(self) -> Self {
+        Self(U32x16(self.0).shuffle([7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8]).0)
     }
     #[inline(always)]
     fn lookup(self, table: &Eight) -> Self {

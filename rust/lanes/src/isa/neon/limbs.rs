@@ -114,4 +114,19 @@ impl<T: Tier> Limb for U64x2<T> {
     fn madd52_high(self, _: Self, _: Self) -> Self {
         unreachable!("limbs are multiplied 32 bits by 32 here");
     }
+    op!(wrapping_add(other) = vaddq_u64);
+    #[inline(always)]
+    fn rotr<const BITS: i32>(self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self::new(unsafe {
+            let high = vshlq_u64(self.0, vdupq_n_s64(i64::from(64 - BITS)));
+            vorrq_u64(vshlq_u64(self.0, vdupq_n_s64(-i64::from(BITS))), high)
+        })
+    }
+    op!(select(yes, no) = vbslq_u64);
+    #[inline(always)]
+    fn swap_bytes(self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self::new(unsafe { vreinterpretq_u64_u8(vrev64q_u8(vreinterpretq_u8_u64(self.0))) })
+    }
 }

@@ -1,5 +1,4 @@
-//! XEdDSA (The XEdDSA and VXEdDSA Signature Schemes §2.4–2.5) with the points in lanes; hashes and numbers mod `L` take a
-//! tenth of the time and stay a row at a time.
+//! XEdDSA (The XEdDSA and VXEdDSA Signature Schemes §2.4–2.5) in lanes: hashes, numbers mod `L`, points.
 //!
 //! A group of vectors takes each step together, so that its encodings share an inversion:
 //!
@@ -7,14 +6,15 @@
 //! sign     A = a B     R = r B                     verify     y = (u − 1)/(u + 1)     A = (x, y)     s B + h (−A)
 //! ```
 
-use super::{EncodeOwn, Expand, Expanded, SIGN_BIT, Sign, UNKNOWN, Verify, hash, nonce, s_of, signed};
+use super::{EncodeOwn, Expand, Expanded, NONCE_PREFIX, SIGN_BIT, Sign, UNKNOWN, Verify, s_of, signed};
 use crate::isa::limbs::{load_limbs, store_limbs};
 use crate::isa::{Field, Isa};
 use crate::kernels::edwards25519::{
-    Encoded, EvenX, GROUP, GROUP_ROWS, Inverses, Multiple, PlusBase, base_digits, digits, neutral, table,
+    Encoded, EvenX, GROUP, GROUP_ROWS, Inverses, Multiple, PlusBase, ProductPlus, Reduced, base_digits, digits,
+    neutral, table,
 };
+use crate::kernels::sha512::{self, Hashed, NOTHING, Parts};
 use crate::kernels::wipe;
-use curve25519_dalek::Scalar;
 use curve25519_dalek::scalar::clamp_integer;
 use zeroize::Zeroizing;
 
@@ -50,38 +50,64 @@ fn encode_base<I: Isa>(isa: I, scalars: &[[u8; 32]], out: &mut [[u8; 32]]) {
     wipe(&mut points, [zero; 3]);
 }
 
+/// SHA-512 mod `L` of up to `I::ROWS` messages, as little-endian words.
+#[inline(always)]
+fn hash<I: Isa>(isa: I, messages: &[Parts<'_>]) -> [I::U64; 4] {
+    let mut digests = isa.call(Hashed(messages));
+    let numbers = isa.call(Reduced(digests));
+    wipe(&mut digests, isa.splat_limb(0));
+    numbers
+}
+
 impl Sign<'_> {
     #[inline(always)]
     pub(super) fn run_in_lanes<I: Isa>(self, isa: I) {
         let n = self.out.len();
+        let zero = isa.splat_limb(0);
         let mut privates = Zeroizing::new([[0; 32]; GROUP_ROWS]);
         let mut nonces = Zeroizing::new([[0; 32]; GROUP_ROWS]);
         let mut publics = [[0; 32]; GROUP_ROWS];
         let mut encoded = [[0; 32]; GROUP_ROWS];
+        let mut numbers = [[[zero; 4]; 2]; GROUP];
         for first in (0..n).step_by(GROUP * I::ROWS) {
             let rows = first..n.min(first + GROUP * I::ROWS);
             let count = rows.len();
-            for (lane, row) in rows.clone().enumerate() {
-                privates[lane] = clamp_integer(self.privates[row]);
-                let r = Zeroizing::new(nonce(&privates[lane], self.messages[row], &self.randoms[row]));
-                nonces[lane] = *r.as_bytes();
+            let (messages, randoms) = (&self.messages[rows.clone()], &self.randoms[rows.clone()]);
+            for (private, key) in privates.iter_mut().zip(&self.privates[rows.clone()]) {
+                *private = clamp_integer(*key);
+            }
+            for (i, [a, r]) in numbers[..count.div_ceil(I::ROWS)].iter_mut().enumerate() {
+                let lanes = i * I::ROWS..count.min((i + 1) * I::ROWS);
+                let mut parts = [NOTHING; sha512::ROWS];
+                for (parts, lane) in parts.iter_mut().zip(lanes.clone()) {
+                    *parts = [&NONCE_PREFIX, &privates[lane], messages[lane], &randoms[lane]];
+                }
+                *a = load_limbs(isa, &privates[lanes.clone()]);
+                *r = hash(isa, &parts[..lanes.len()]);
+                store_limbs(isa, *r, &mut nonces[lanes]);
             }
             match self.encodings {
                 Some(encodings) => publics[..count].copy_from_slice(&encodings[rows.clone()]),
                 None => encode_base(isa, &privates[..count], &mut publics[..count]),
             }
             encode_base(isa, &nonces[..count], &mut encoded[..count]);
-            for (lane, row) in rows.enumerate() {
-                let (nonce, public) = (&encoded[lane], &publics[lane]);
-                let a = Zeroizing::new(Scalar::from_bytes_mod_order(privates[lane]));
-                let r = Zeroizing::new(Scalar::from_bytes_mod_order(nonces[lane]));
-                let s = *r + hash([nonce, public, self.messages[row], &[]]) * *a;
-                let out = &mut self.out[row];
+            for (i, &[a, r]) in numbers[..count.div_ceil(I::ROWS)].iter().enumerate() {
+                let lanes = i * I::ROWS..count.min((i + 1) * I::ROWS);
+                let mut parts = [NOTHING; sha512::ROWS];
+                for (parts, lane) in parts.iter_mut().zip(lanes.clone()) {
+                    *parts = [&encoded[lane], &publics[lane], messages[lane], &[]];
+                }
+                let h = hash(isa, &parts[..lanes.len()]);
+                // What is signed with is public from here on.
+                store_limbs(isa, isa.call(ProductPlus { a: h, b: a, c: r }), &mut nonces[lanes]);
+            }
+            for (((out, nonce), s), public) in self.out[rows].iter_mut().zip(&encoded).zip(&*nonces).zip(&publics) {
                 out[..32].copy_from_slice(nonce);
-                out[32..].copy_from_slice(s.as_bytes());
+                out[32..].copy_from_slice(s);
                 out[63] |= public[31] & SIGN_BIT;
             }
         }
+        wipe(&mut numbers, [[zero; 4]; 2]);
     }
 }
 
@@ -198,26 +224,33 @@ impl Verify<'_> {
                 }
             }
 
-            let (mut h, mut s) = ([[0; 32]; GROUP_ROWS], [[0; 32]; GROUP_ROWS]);
-            let mut signs = [[0; 32]; GROUP_ROWS];
+            let (mut encoded, mut s) = ([[0; 32]; GROUP_ROWS], [[0; 32]; GROUP_ROWS]);
+            let mut signs = [[0; 16]; GROUP_ROWS];
             for (lane, signature) in signatures.iter().enumerate() {
                 let Some(number) = s_of(signature) else {
                     exist[lane] = false;
                     continue;
                 };
-                let message = self.messages[first + lane];
-                let encoded = signed(&ys[lane], signature);
+                encoded[lane] = signed(&ys[lane], signature);
                 signs[lane][0] = signature[63] >> 7;
                 s[lane] = base_digits(&number);
-                h[lane] = digits(hash([&signature[..32], &encoded, message, &[]]).as_bytes());
             }
             for (i, point) in points[..vectors].iter_mut().enumerate() {
                 let lanes = i * I::ROWS..count.min((i + 1) * I::ROWS);
+                let mut parts = [NOTHING; sha512::ROWS];
+                for (parts, lane) in parts.iter_mut().zip(lanes.clone()) {
+                    *parts = [&signatures[lane][..32], &encoded[lane], self.messages[first + lane], &[]];
+                }
+                let mut h = [[0; 32]; sha512::ROWS];
+                store_limbs(isa, hash(isa, &parts[..lanes.len()]), &mut h[..lanes.len()]);
+                for h in &mut h {
+                    *h = digits(h);
+                }
                 let [x, y, _] = *point;
                 // −A: its x is odd where that of A is to be even.
-                let [sign, ..] = load_limbs(isa, &signs[lanes.clone()]);
+                let [sign, _] = load_limbs(isa, &signs[lanes.clone()]);
                 let x = I::Field::choose(sign, x, x.negated());
-                let multiple = Multiple::<I> { point: [x, y], digits: load_limbs(isa, &h[lanes.clone()]) };
+                let multiple = Multiple::<I> { point: [x, y], digits: load_limbs(isa, &h[..lanes.len()]) };
                 let digits = load_limbs(isa, &s[lanes]);
                 *point = isa.call(PlusBase::<I> { point: isa.call(multiple), digits, table: table(isa) });
             }
