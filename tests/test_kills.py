@@ -29,7 +29,7 @@ from interlane import Status
 from peers.harness import Frame, Peer
 from test_store import KEY, place
 
-KILLS = int(os.environ.get("INTERLANE_KILLS", "25"))
+KILLS = int(os.environ.get("INTERLANE_KILLS", "15"))
 SEED = int(os.environ.get("INTERLANE_SEED", "1"))
 SESSIONS = 6
 BELLS = [f"bell-{i}" for i in range(SESSIONS)]
@@ -134,7 +134,7 @@ class Theirs:
         return f"{name}-{self.run}"
 
     def bundles(self) -> list[Any]:
-        return [self.peer.bundle(self.who(name)) for name in BELLS]
+        return [interlane.Bundle.from_dict({**self.peer.bundle(self.who(name))}) for name in BELLS]
 
     def open(self, peer: str, kind: str, frame: bytes) -> bytes:
         return self.peer.decrypt(self.who(peer), "desk", Frame(kind, frame))
@@ -299,7 +299,7 @@ def test_no_kill_repeats_a_key_or_loses_a_plaintext(
         f"{judge.skipped} counters skipped at most, {len(judge.handled):,} plaintexts, "
         f"{judge.redelivered} of them delivered again"
     )
-    if KILLS >= 25:
+    if KILLS >= 15:
         assert judge.skipped > 0, "no kill came at a bad moment"
         assert judge.redelivered > 0, "no kill came before an acknowledgement"
 
