@@ -47,7 +47,7 @@ impl Portable {
     }
 
     /// Each kernel, its place in the table of what runs where, and the crate that runs it.
-    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 12] {
+    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 13] {
         let (chacha20poly1305, x25519) =
             if self.graviola { ("graviola", "graviola") } else { ("chacha20poly1305", "curve25519-dalek") };
         [
