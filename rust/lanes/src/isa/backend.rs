@@ -15,8 +15,10 @@ pub const BACKEND_VARIABLE: &str = "INTERLANE_BACKEND";
 pub enum Step {
     /// SHA-256, HMAC and HKDF: rows are short and the same instruction serves all.
     Hash,
-    /// AES-256-CBC.
-    Cbc,
+    /// AES-256-CBC, encrypting: a row's blocks wait for each other.
+    CbcEncrypt,
+    /// AES-256-CBC, decrypting: they do not.
+    CbcDecrypt,
     /// AES-256-GCM.
     Gcm,
     /// ChaCha20-Poly1305.
@@ -39,9 +41,11 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(isa), Step::Hash) if isa.has_sha() => ("SHA instructions, 4 rows side by side", 6), // Zen 5
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx2(_), Step::Hash) => ("AVX2, 8 lanes", 2), // Zen 5
+        (Backend::Avx2(_), Step::Hash) => ("AVX2, 8 lanes", 3), // Zen 5
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx2(_), Step::Cbc) => ("AES-NI, 8 rows side by side", 4), // Zen 5
+        (Backend::Avx2(_), Step::CbcEncrypt) => ("AES-NI, 8 rows side by side", 2), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::CbcDecrypt) => ("AES-NI, 8 rows side by side", 5), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::Gcm) => ("AES-NI, 8 rows side by side", 4), // Zen 5
         #[cfg(target_arch = "x86_64")]
@@ -49,7 +53,9 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Hash) => ("AVX-512, 16 lanes", 8), // Zen 5
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx512(_), Step::Cbc) => ("VAES, 16 rows side by side", 8), // Zen 5
+        (Backend::Avx512(_), Step::CbcEncrypt) => ("VAES, 16 rows side by side", 2), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::CbcDecrypt) => ("VAES, 16 rows side by side", 5), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Gcm) => ("VAES, 16 rows side by side", 3), // Zen 5
         #[cfg(target_arch = "x86_64")]

@@ -47,7 +47,7 @@ impl Portable {
     }
 
     /// Each kernel, its place in the table of what runs where, and the crate that runs it.
-    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 11] {
+    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 12] {
         let (chacha20poly1305, x25519) =
             if self.graviola { ("graviola", "graviola") } else { ("chacha20poly1305", "curve25519-dalek") };
         [
@@ -55,7 +55,8 @@ impl Portable {
             ("hmac", Step::Hash, "sha2"),
             ("hkdf", Step::Hash, "sha2"),
             ("chain", Step::Hash, "sha2"),
-            ("cbc", Step::Cbc, "aes"),
+            ("cbc/encrypt", Step::CbcEncrypt, "aes"),
+            ("cbc/decrypt", Step::CbcDecrypt, "aes"),
             ("gcm", Step::Gcm, "aes-gcm"),
             ("chacha20poly1305", Step::ChaCha20Poly1305, chacha20poly1305),
             ("x25519", Step::X25519, x25519),

@@ -38,7 +38,7 @@ pub struct Decrypt<'a, 'r> {
 
 impl Kernel for Encrypt<'_, '_> {
     type Out = ();
-    const STEP: Step = Step::Cbc;
+    const STEP: Step = Step::CbcEncrypt;
 
     #[inline(always)]
     fn rows(&self) -> usize {
@@ -65,7 +65,7 @@ impl Kernel for Encrypt<'_, '_> {
 
 impl Kernel for Decrypt<'_, '_> {
     type Out = ();
-    const STEP: Step = Step::Cbc;
+    const STEP: Step = Step::CbcDecrypt;
 
     #[inline(always)]
     fn rows(&self) -> usize {
