@@ -43,6 +43,7 @@ PORTABLE = "portable"
 MEMORY_STORE = "memory store"
 ONE_THREAD = "one thread"
 ONE_ROW = "calls of one row"
+BARE_UPSERT = "bare upsert"
 
 # In the order of every table.
 WORKS = (
@@ -66,6 +67,7 @@ WORKS = (
     "cbc_hmac",
     "sha256/compression",
     "store/strict",
+    "store/postgres",
     "threads/2",
     "memory/session",
     "memory/pending",
@@ -98,6 +100,7 @@ TARGETS = Targets(
         ("aead/gcm", CRYPTOGRAPHY): 4,
         ("aead/chacha", CRYPTOGRAPHY): 4,
         ("store/strict", MEMORY_STORE): 0.5,
+        ("store/postgres", BARE_UPSERT): 0.7,
         ("rows/1", VODOZEMAC): 2.5,
         ("threads/2", ONE_THREAD): 1.8,
     },

@@ -12,6 +12,7 @@ from interlane.cli.bench import bench
 from interlane.cli.failure import EXIT_CODES, FILES, STORE, Failure
 from interlane.cli.relay import relay
 from interlane.cli.sessions import sessions
+from interlane.cli.shards import shards
 from interlane.cli.stats import backends, stats
 
 
@@ -40,5 +41,5 @@ def main() -> None:
     """Signal-protocol sessions for gateways, in batches."""
 
 
-for command in (relay, account, prekeys, sessions, stats, backends, bench):
+for command in (relay, account, prekeys, sessions, shards, stats, backends, bench):
     main.add_command(command)

@@ -14,6 +14,7 @@ mod plan;
 mod randomness;
 mod records;
 mod rows;
+mod standing;
 mod start;
 mod tile;
 
