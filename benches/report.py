@@ -45,6 +45,7 @@ UPSERTS = "bare SQLite upserts"
 ALONE = "median alone"
 ONE_THREAD = "one thread"
 ONE_ROW = "calls of one row"
+BARE_UPSERT = "bare upsert"
 
 # In the order of every table.
 WORKS = (
@@ -70,6 +71,7 @@ WORKS = (
     "store/strict",
     "store/leased",
     "store/receive",
+    "store/postgres",
     "store/bytes",
     "open/1000000",
     "latency/p99",
@@ -109,6 +111,7 @@ TARGETS = Targets(
         ("store/leased", MEMORY_STORE): 0.7,
         ("store/receive", MEMORY_STORE): 0.5,
         ("latency/p99", ALONE): 1 / 5,
+        ("store/postgres", BARE_UPSERT): 0.7,
         ("rows/1", VODOZEMAC): 2.5,
         ("threads/2", ONE_THREAD): 1.8,
     },

@@ -39,7 +39,7 @@ ORDER = (
     ("cli.calls",),
     ("cli.show", "cli.summary"),
     ("cli.accounts", "cli.backups", "cli.bench", "cli.measured", "cli.progress"),
-    ("cli.relay", "cli.sessions", "cli.stats"),
+    ("cli.relay", "cli.sessions", "cli.shards", "cli.stats"),
     ("cli",),
     ("cli.__main__",),
 )

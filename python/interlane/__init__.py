@@ -8,7 +8,7 @@
     desk.start_sessions(peers, bundles)
     sent = desk.encrypt(peers, [b"hello", b"hallo"])
 
-- `engine`: `open`, `Engine`, `Account`, `Group`, `Peer`
+- `engine`: `open`, `Engine`, `Account`, `Group`, `Peer`, `Shard`
 - `backups`: `backup`, `restore`
 - `packed`: `Rows`, every call's result, `Row` and `Fan`
 - `prekeys`: `Bundle`, `Upload`, `Prekey`, `SignedPrekey`
@@ -24,8 +24,8 @@ from __future__ import annotations
 from . import aead
 from ._native import __version__, backend, backends, kernels
 from .backups import Restored, backup, restore
-from .engine import Account, Engine, Group, Peer, open
-from .errors import ClosedError, Error, ForkedError, MalformedCall, StoreError, UnknownAccount
+from .engine import Account, Engine, Group, Peer, Shard, open
+from .errors import ClosedError, Error, ForkedError, MalformedCall, StoreBusy, StoreError, UnknownAccount
 from .packed import Fan, Row, Rows
 from .prekeys import Bundle, Prekey, SignedPrekey, Upload
 from .status import Event, Kind, Status
@@ -47,8 +47,10 @@ __all__ = [
     "Restored",
     "Row",
     "Rows",
+    "Shard",
     "SignedPrekey",
     "Status",
+    "StoreBusy",
     "StoreError",
     "UnknownAccount",
     "Upload",

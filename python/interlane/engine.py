@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from . import inputs
 
 MEMORY = ":memory:"
+POSTGRES = ("postgresql://", "postgres://")
 
 # Counters of a lease where none are given, and at most: receivers allow a gap of 1,999.
 LEASE = 64
@@ -54,11 +55,13 @@ def open(
     """Opens a store, and makes it where there is none.
 
     `path` is a file, or ":memory:" for an engine that keeps nothing. A store has one owner: a second opener
-    gets a `StoreError`.
+    gets a `StoreError`. Engines on several machines share a PostgreSQL database,
+    "postgresql://USER@HOST:PORT,HOST2/DATABASE?engine=NAME": docs/operating-postgres.md.
 
     `key` wraps every account's data key: 32 bytes; "file:PATH" (32 raw bytes or 64 hex digits); "env:NAME"
     (64 hex digits or base64); or a callable that returns 32 bytes, for a KMS. None takes the environment
-    variable INTERLANE_KEY if it is set, else the file `<path>.key`, which is made together with the store.
+    variable INTERLANE_KEY if it is set, else the file `<path>.key`, which is made together with the store;
+    a shared store has no such file.
 
     `generation` names a second place for the number by which the store is known to be the newest, on another
     disk or machine; the first is the file `<path>.generation`. A store that is behind either is refused.
@@ -80,7 +83,7 @@ def open(
     INTERLANE_BACKEND names.
 
     Raises `MalformedCall` for an argument that is wrong, and `StoreError` for a store that is locked,
-    damaged, of a newer version, an old copy, or not this key's.
+    damaged, of a newer version, an old copy, or not this key's; `StoreBusy` for one that cannot be reached.
     """
     if identity_changes not in ("accept", "refuse"):
         raise MalformedCall(f'identity_changes: {identity_changes!r}; give "accept" or "refuse"')
@@ -92,12 +95,14 @@ def open(
         _number("buffer_seconds", buffer_seconds, 1),
     )
     name = os.fsdecode(path)
-    if not name or "://" in name:
-        raise MalformedCall(f'path: {name!r}; give a file\'s path or ":memory:"')
-    store = None if name == MEMORY else Path(name)
-    wrapping = None if store is None else operator_key(key, store)
+    url = name if name.startswith(POSTGRES) else None
+    if not name or (url is None and "://" in name):
+        raise MalformedCall(f'path: {name!r}; give a file\'s path, ":memory:" or "postgresql://…"')
+    store = None if name == MEMORY or url is not None else Path(name)
+    wrapping = None if name == MEMORY else operator_key(key, store)
     return Engine(
         store,
+        url,
         wrapping,
         None if generation is None else Path(os.fsdecode(generation)),
         threads,
@@ -167,6 +172,41 @@ class Engine(_native.Engine):
             raise MalformedCall(f"prekeys: {error!r}; give mappings with id and private") from None
         self._import(name, identity_private, registration_id, signed, one_time)
         return Account(self, name, False)
+
+    def shards(self) -> list[Shard]:
+        """The shards of a shared store, and which engine has each.
+
+        Raises `MalformedCall` for a store that is not shared.
+        """
+        return [Shard(*fields) for fields in self._shards()]
+
+    def move_shards(self, shards: Sequence[int], to: str, *, force: bool = False) -> None:
+        """Assigns shards to the engine of this name ("": to whichever comes), which may be this one.
+
+        The engine that serves a shard gives it up at its next call. `force` takes it away at once: what that
+        engine is about to commit ends as CONFLICT, and none of its frames leave.
+        """
+        self._move_shards(list(shards), to, force)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a shared store's accounts, which one engine owns at a time."""
+
+    number: int
+    engine: str
+    """The engine that it is assigned to; "": none."""
+    serving: bool
+    """Whether that engine has taken it."""
+    wanted: str | None
+    """The engine that it is to be handed to, "" where any may have it; None where it stays."""
+    epoch: int
+    """How often it changed hands. An engine that knows an older epoch can write nothing."""
+    version: int
+    """How many commits it had."""
+    lost_from: int
+    """Of a shard whose server has fewer commits than it had acknowledged: how many those were; else 0."""
+    accounts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,12 @@ class StoreError(Error):
     """The store, or the key that opens it, is not to be had, or it did not take what was to be written."""
 
 
+class StoreBusy(StoreError):
+    """A shared store cannot be reached now, did not say whether it took what was to be written, or has the
+    account with another engine: call again. Calls with rows do not raise it: their rows are BUSY or CONFLICT.
+    """
+
+
 class ClosedError(Error):
     """The engine was closed."""
 

@@ -40,4 +40,4 @@ KeySource: TypeAlias = "bytes | str | Callable[[], bytes] | None"
 """The operator's key: see `interlane.open`."""
 
 Path: TypeAlias = "str | PathLike[str]"
-"""A file's path."""
+"""A file's path, or a store's address as a str."""

@@ -18,13 +18,21 @@ KEY_BYTES = 32
 VARIABLE = "INTERLANE_KEY"
 
 
-def operator_key(source: bytes | str | Callable[[], bytes] | None, store: Path) -> bytes:
-    """The key of the store at `store`, from a source as `interlane.open` takes it.
+def operator_key(source: bytes | str | Callable[[], bytes] | None, store: Path | None) -> bytes:
+    """The key of the store in the file `store`, or of one in no file, from a source as `interlane.open` takes
+    it.
 
     Raises `MalformedCall` for a source that is none, and `StoreError` for one that gives no key.
     """
     if source is None:
-        return _from_variable(VARIABLE) if VARIABLE in os.environ else _beside(store)
+        if VARIABLE in os.environ:
+            return _from_variable(VARIABLE)
+        if store is None:
+            # Engines on several machines need the same one, so none is made here.
+            raise MalformedCall(
+                f"key: None; give the key that all engines of this store share, or set {VARIABLE}"
+            )
+        return _beside(store)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _checked(bytes(source), "key")
     if isinstance(source, str):

@@ -37,6 +37,10 @@ class Status(IntEnum):
     BUFFER_FULL = 13
     """The account's receive buffer is full: acknowledge what was received. Nothing has changed; the frame
     opens when it comes again."""
+    BUSY = 14
+    """The store cannot be reached, or did not say whether it took the row: nothing has left. Call again."""
+    CONFLICT = 15
+    """The account's shard is with another engine: nothing has changed here. Call there."""
 
 
 class Event(IntFlag):

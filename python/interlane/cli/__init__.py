@@ -13,6 +13,7 @@ from interlane.cli.bench import bench
 from interlane.cli.failure import EXIT_CODES, FILES, STORE, Failure
 from interlane.cli.relay import relay
 from interlane.cli.sessions import sessions
+from interlane.cli.shards import shards
 from interlane.cli.stats import backends, stats
 
 
@@ -41,5 +42,16 @@ def main() -> None:
     """Signal-protocol sessions for gateways, in batches."""
 
 
-for command in (relay, account, prekeys, sessions, stats, backup, restore, backends, bench):
+for command in (
+    relay,
+    account,
+    prekeys,
+    sessions,
+    shards,
+    stats,
+    backup,
+    restore,
+    backends,
+    bench,
+):
     main.add_command(command)

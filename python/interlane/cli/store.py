@@ -28,7 +28,7 @@ class StoreOptions:
 
     def open(self, *, make: bool = False, **options: Any) -> interlane.Engine:
         """The engine. Only what puts something into a store makes one: a mistyped path is an error."""
-        if not make and self.path != ":memory:" and not Path(self.path).exists():
+        if not make and self.path != ":memory:" and "://" not in self.path and not Path(self.path).exists():
             raise Failure(
                 f"there is no store at {self.path}: check --store, or make an account with `account create`"
             )
@@ -39,7 +39,11 @@ def with_store(command: Callable[..., R]) -> Callable[..., R]:
     """Gives a command --store, --key and --generation; it takes `store: StoreOptions`. To be innermost."""
 
     @click.option(
-        "--store", "path", envvar="INTERLANE_STORE", metavar="PATH", help="The SQLite file. [INTERLANE_STORE]"
+        "--store",
+        "path",
+        envvar="INTERLANE_STORE",
+        metavar="PATH",
+        help="The SQLite file, or postgresql://…. [INTERLANE_STORE]",
     )
     @click.option(
         "--key",

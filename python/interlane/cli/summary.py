@@ -40,6 +40,8 @@ MEANINGS = {
     "EXHAUSTED": "start a new session",
     "REDELIVERED": "opened before, not acknowledged",
     "BUFFER_FULL": "too much is not acknowledged",
+    "BUSY": "the store is away: send again",
+    "CONFLICT": "with another engine: send there",
     ERROR: "no event: its answer says why",
 }
 

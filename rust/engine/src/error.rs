@@ -37,11 +37,15 @@ pub enum Status {
     /// The account's receive buffer is full: acknowledge what was received; nothing has changed, and the frame opens
     /// when it is delivered again.
     BufferFull = 13,
+    /// The store cannot be reached, or did not say whether it took the row: nothing has left. Call again.
+    Busy = 14,
+    /// The account's shard is with another engine: nothing has changed here. Call there.
+    Conflict = 15,
 }
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Ok,
         Self::NoSession,
         Self::Duplicate,
@@ -56,6 +60,8 @@ impl Status {
         Self::Exhausted,
         Self::Redelivered,
         Self::BufferFull,
+        Self::Busy,
+        Self::Conflict,
     ];
 
     /// The name that users see: `"OK"`, `"NO_SESSION"` …
@@ -75,6 +81,8 @@ impl Status {
             Self::Exhausted => "EXHAUSTED",
             Self::Redelivered => "REDELIVERED",
             Self::BufferFull => "BUFFER_FULL",
+            Self::Busy => "BUSY",
+            Self::Conflict => "CONFLICT",
         }
     }
 }
@@ -121,6 +129,11 @@ pub enum Error {
     /// The store could not do it; the text says what to do.
     #[error("{0}")]
     Store(String),
+    /// The store cannot be reached now, or did not say whether it took what it was given. Nothing has left,
+    /// and the engine reads what is stored before it goes on. A call with rows does not end so: its rows are
+    /// [`Status::Busy`].
+    #[error("{0}")]
+    Busy(String),
     /// The engine was closed.
     #[error("the engine is closed: open it again")]
     Closed,

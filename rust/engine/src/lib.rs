@@ -33,3 +33,4 @@ pub use bytes::Bytes;
 pub use error::{Error, Events, Status};
 pub use ratchet::Bundle;
 pub use secret::Secret;
+pub use store::Shard;

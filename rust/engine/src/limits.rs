@@ -1,5 +1,7 @@
 //! Every limit of the engine, each with its reason. A loop that input can lengthen ends at one of these.
 
+use std::time::Duration;
+
 /// How far a counter (or a sender-key iteration) may run ahead of the next expected one. The v3 family's value;
 /// one deployed receiver allows a single step less, so a *sender* must not skip more than [`MAX_SENDER_SKIP`].
 pub const MAX_FORWARD_JUMP: u32 = 2_000;
@@ -101,3 +103,36 @@ pub const WAL_BYTES: u32 = 16 << 20;
 /// Bytes of the write-ahead log beyond which it is copied back although somebody copies the store: the gateway's disk
 /// comes before a copier that has stopped.
 pub const COPIED_WAL_BYTES: u64 = 8 << 30;
+
+/// A shared store is asked no more often than this whether accounts of other engines have come here. It is how long an
+/// account that moves can be nobody's, and one query for all.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Shards of a shared store, so also the most engines that can serve it at once: far above what one database feeds.
+/// A batch touches the row of every shard that it has accounts of, so more would cost what few gateways need.
+pub const SHARDS: u32 = 64;
+
+/// Bytes of an engine's name.
+pub const MAX_ENGINE_NAME: usize = 100;
+
+/// Rows and bytes of one statement; a batch that needs more takes several, in one transaction. PostgreSQL refuses
+/// values over 10^9 bytes, and both ends hold a statement in memory.
+pub const STATEMENT_ROWS: usize = 20_000;
+/// See [`STATEMENT_ROWS`].
+pub const STATEMENT_BYTES: usize = 32 << 20;
+
+/// How long a connection may take to be made, to each host. A host that is gone does not say so.
+pub const STORE_CONNECT: Duration = Duration::from_secs(2);
+
+/// How long a statement is waited for before its rows end as BUSY: above any honest commit, and what a caller may have
+/// to wait while a standby is missing.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for what is as long as an account is large: deleting it.
+pub const STORE_LONG_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The pause after the first failure to connect; it doubles with every one, and half of it is random.
+pub const STORE_RETRY: Duration = Duration::from_millis(50);
+
+/// The longest pause: a server that came back is noticed this late.
+pub const STORE_RETRY_MOST: Duration = Duration::from_secs(2);

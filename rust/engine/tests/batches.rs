@@ -214,7 +214,7 @@ fn a_store_that_is_reopened_all_the_time_gives_the_same() {
 
 #[test]
 fn every_status_occurs_in_the_histories() {
-    let mut seen = [0; 12];
+    let mut seen = [0; Status::ALL.len()];
     for seed in 0..12 {
         for (status, ..) in history(seed, 2, 1000, &Place::Memory) {
             seen[status as usize] += 1;

@@ -58,11 +58,14 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, key, generation, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed))]
+    #[pyo3(signature = (
+        path, url, key, generation, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed
+    ))]
     #[allow(clippy::too_many_arguments, reason = "`interlane.open` is the face, where each has its name")]
     fn new(
         py: Python<'_>,
         path: Option<PathBuf>,
+        url: Option<String>,
         key: Option<Bound<'_, PyAny>>,
         generation: Option<PathBuf>,
         threads: Option<usize>,
@@ -73,10 +76,14 @@ impl Engine {
         backend: Option<&str>,
         seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let location = match (path, key) {
-            (None, _) => Location::Memory,
-            (Some(path), Some(key)) => file(path, &key, generation)?,
-            (Some(_), None) => return Err(malformed("key", "None; a store in a file needs one")),
+        let location = match (path, url, key) {
+            (None, None, _) => Location::Memory,
+            (Some(path), None, Some(key)) => file(path, &key, generation)?,
+            (None, Some(url), Some(key)) => {
+                Location::Postgres { url, key: Secret::copy_of(&*input::exactly("key", &key)?) }
+            }
+            (Some(_), Some(_), _) => return Err(malformed("path", "a file and a URL; give one of them")),
+            (_, _, None) => return Err(malformed("key", "None; a store that outlives the process needs one")),
         };
         let threads = match threads {
             None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
@@ -104,6 +111,21 @@ impl Engine {
     /// The names of all accounts, in the order in which they were made.
     fn accounts(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         call(py, || self.inner.accounts())
+    }
+
+    /// The shards of a shared store as tuples: number, engine, serving, wanted, epoch, version, lost_from, accounts.
+    #[allow(clippy::type_complexity, reason = "Python makes a class of it")]
+    fn _shards(&self, py: Python<'_>) -> PyResult<Vec<(u32, String, bool, Option<String>, u64, u64, u64, u64)>> {
+        let shards = call(py, || self.inner.shards())?.into_iter().map(|shard| {
+            let interlane::Shard { number, engine, serving, wanted, epoch, version, lost_from, accounts } = shard;
+            (number, engine, serving, wanted, epoch, version, lost_from, accounts)
+        });
+        Ok(shards.collect())
+    }
+
+    /// `Engine.move_shards`.
+    fn _move_shards(&self, py: Python<'_>, shards: Vec<u32>, to: &str, force: bool) -> PyResult<()> {
+        call(py, || self.inner.move_shards(&shards, to, force))
     }
 
     /// Deletes an account: its keys, sessions and sender keys.

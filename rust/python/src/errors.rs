@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 pyo3::import_exception!(interlane.errors, Error);
 pyo3::import_exception!(interlane.errors, MalformedCall);
 pyo3::import_exception!(interlane.errors, StoreError);
+pyo3::import_exception!(interlane.errors, StoreBusy);
 pyo3::import_exception!(interlane.errors, ClosedError);
 pyo3::import_exception!(interlane.errors, ForkedError);
 pyo3::import_exception!(interlane.errors, UnknownAccount);
@@ -17,6 +18,7 @@ pub(crate) fn raised(error: interlane::Error) -> PyErr {
     match error {
         interlane::Error::Malformed(_) => MalformedCall::new_err(text),
         interlane::Error::Store(_) => StoreError::new_err(text),
+        interlane::Error::Busy(_) => StoreBusy::new_err(text),
         interlane::Error::Closed => ClosedError::new_err(text),
         interlane::Error::Forked => ForkedError::new_err(text),
         interlane::Error::Fault => Error::new_err(text),

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::buffer::Buffer;
 use super::randomness::{Purpose, Randomness, system};
 use super::records;
-use crate::error::Error;
+use super::standing::Standings;
+use crate::error::{Error, Status};
 use crate::limits::{KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS};
 use crate::ratchet::{KeyPair, SignedPrekey};
 use crate::secret::{Secret, SecretColumn};
@@ -142,18 +143,18 @@ impl Account {
         randomness: &Randomness,
     ) -> Result<Self, Error> {
         let identity = pair(backend, randomness.draw(0, Purpose::PrivateKey));
-        let profile = Profile {
+        let mut profile = Box::new(Profile {
             identity,
             registration_id: 1 + randomness.number(0) % 16_380,
             tag_key: system()?,
             ids: NextIds { signed: 1, one_time: 1 },
-        };
+        });
         let id = store.create_account(name, &mut |account| {
             let mut changes = Changes::default();
-            records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &profile);
+            records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &*profile);
             changes
         })?;
-        Ok(Self::new(id, name, profile, Vec::new(), 0))
+        Ok(Self::new(id, name, &mut profile, Vec::new(), 0))
     }
 
     /// Writes the rows of an account that comes from elsewhere.
@@ -175,7 +176,7 @@ impl Account {
         let next_ids = NextIds { signed: next(&mut ids.clone()), one_time: next(&mut one_time_ids.clone()) };
         let identity = pair(backend, import.identity_private);
         let made_at = now();
-        let mut signed = Vec::new();
+        let mut signed = Vec::with_capacity(import.signed_prekeys.len());
         for (id, private, signature) in import.signed_prekeys {
             let pair = pair(backend, private);
             let signature = match signature {
@@ -198,17 +199,18 @@ impl Account {
             if !ok[0] {
                 return malformed("a signed prekey's signature is not this identity's; leave it out to have it made");
             }
-            signed.push(SignedPrekey { id, pair, signature, made_at });
+            signed.push(Arc::new(SignedPrekey { id, pair, signature, made_at }));
         }
         let (one_time_ids, privates): (Vec<u32>, Vec<Secret<32>>) = import.one_time_prekeys.into_iter().unzip();
         let one_time = pairs(backend, privates);
-        let profile = Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids };
+        let mut profile =
+            Box::new(Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids });
         let id = store.create_account(name, &mut |account| {
             let mut changes = Changes::default();
-            records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &profile);
+            records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &*profile);
             for prekey in &signed {
                 let key = Key { account, kind: Kind::SignedPrekey, tag: prekey_tag(prekey.id) };
-                records::put(&mut changes, key, prekey);
+                records::put(&mut changes, key, &**prekey);
             }
             for (id, pair) in one_time_ids.iter().zip(&one_time) {
                 records::put(&mut changes, Key { account, kind: Kind::OneTimePrekey, tag: prekey_tag(*id) }, pair);
@@ -216,49 +218,54 @@ impl Account {
             changes
         })?;
         let stock = one_time.len() as u32;
-        Ok(Self::new(id, name, profile, signed, stock))
+        Ok(Self::new(id, name, &mut profile, signed, stock))
     }
 
-    /// Reads an account back.
-    pub(crate) fn load(store: &mut dyn Store, id: u32, name: &str) -> Result<Self, Error> {
-        let mut profile = None;
-        store.scan(id, Kind::Account, &mut |_, body| {
-            profile = Some(records::get::<Profile>(body)?);
+    /// Reads accounts back, given by their numbers and names.
+    pub(crate) fn load(store: &mut dyn Store, accounts: &[(u32, String)]) -> Result<Vec<Self>, Error> {
+        let ids: Vec<u32> = accounts.iter().map(|&(id, _)| id).collect();
+        let mut profiles = HashMap::new();
+        store.scan_all(&ids, Kind::Account, &mut |key, body| {
+            profiles.insert(key.account, Box::new(records::get::<Profile>(body)?));
             Ok(())
         })?;
-        let profile =
-            profile.ok_or_else(|| Error::Store(format!("account {name} has no identity: restore the store")))?;
-        let mut signed = Vec::new();
-        store.scan(id, Kind::SignedPrekey, &mut |_, body| {
-            signed.push(records::get::<SignedPrekey>(body)?);
+        let mut signed: HashMap<u32, Vec<Arc<SignedPrekey>>> = HashMap::new();
+        store.scan_all(&ids, Kind::SignedPrekey, &mut |key, body| {
+            signed.entry(key.account).or_default().push(Arc::new(records::get(body)?));
             Ok(())
         })?;
-        signed.sort_by_key(|prekey| prekey.id);
-        let mut stock = 0;
-        store.scan(id, Kind::OneTimePrekey, &mut |_, _| {
-            stock += 1;
-            Ok(())
-        })?;
-        let mut buffered = Vec::new();
-        store.scan(id, Kind::Buffered, &mut |tag, body| {
+        let stock: HashMap<u32, u32> = store.count(&ids, Kind::OneTimePrekey)?.into_iter().collect();
+        let mut buffered: HashMap<u32, Vec<_>> = HashMap::new();
+        store.scan_all(&ids, Kind::Buffered, &mut |key, body| {
             let (kept_at, len) = records::buffered_at(body)?;
-            buffered.push((kept_at, tag, len));
+            buffered.entry(key.account).or_default().push((kept_at, key.tag, len));
             Ok(())
         })?;
-        let account = Self::new(id, name, profile, signed, stock);
-        *account.buffer() = Buffer::load(buffered);
-        Ok(account)
+        accounts
+            .iter()
+            .map(|(id, name)| {
+                let mut profile = profiles
+                    .remove(id)
+                    .ok_or_else(|| Error::Store(format!("account {name} has no identity: restore the store")))?;
+                let mut signed = signed.remove(id).unwrap_or_default();
+                signed.sort_by_key(|prekey| prekey.id);
+                let account = Self::new(*id, name, &mut profile, signed, stock.get(id).copied().unwrap_or(0));
+                *account.buffer() = Buffer::load(buffered.remove(id).unwrap_or_default());
+                Ok(account)
+            })
+            .collect()
     }
 
-    fn new(id: u32, name: &str, profile: Profile, signed: Vec<SignedPrekey>, stock: u32) -> Self {
+    /// The profile is taken from its box part by part: where it was, zeroes stay.
+    fn new(id: u32, name: &str, profile: &mut Profile, signed: Vec<Arc<SignedPrekey>>, stock: u32) -> Self {
         Self {
             id,
             name: name.into(),
-            identity: profile.identity,
+            identity: take(&mut profile.identity),
             registration_id: profile.registration_id,
-            tag_key: profile.tag_key,
+            tag_key: take(&mut profile.tag_key),
             ids: Mutex::new(profile.ids),
-            signed: RwLock::new(signed.into_iter().map(Arc::new).collect()),
+            signed: RwLock::new(signed),
             stock: AtomicU32::new(stock),
             buffer: Mutex::default(),
         }
@@ -267,7 +274,7 @@ impl Account {
     /// Makes prekeys and makes them durable before they are given out.
     pub(crate) fn prekeys(
         &self,
-        store: &Mutex<Box<dyn Store>>,
+        commit: impl FnOnce(Changes) -> Result<(), Error>,
         backend: Backend,
         one_time: u32,
         rotate: bool,
@@ -325,7 +332,7 @@ impl Account {
         }
         if signing || one_time > 0 {
             records::put(&mut changes, self.key(Kind::Account, [0; 16]), &self.profile(next));
-            store.lock().unwrap_or_else(PoisonError::into_inner).commit(changes)?;
+            commit(changes)?;
             *ids = next;
             self.stock.fetch_add(one_time, Ordering::Relaxed);
         }
@@ -394,20 +401,20 @@ impl Account {
 
 /// The accounts that a run meets, each looked up once: rows refer to them by their place here.
 pub(crate) struct RunAccounts<'e> {
-    all: &'e RwLock<Vec<Option<Arc<Account>>>>,
+    all: &'e RwLock<Standings>,
     met: Vec<Arc<Account>>,
     /// Made when a second account is met.
-    places: Option<HashMap<u32, Option<usize>>>,
-    last: Option<(u32, Option<usize>)>,
+    places: Option<HashMap<u32, Result<usize, Status>>>,
+    last: Option<(u32, Result<usize, Status>)>,
 }
 
 impl<'e> RunAccounts<'e> {
-    pub(crate) fn new(all: &'e RwLock<Vec<Option<Arc<Account>>>>) -> Self {
+    pub(crate) fn new(all: &'e RwLock<Standings>) -> Self {
         Self { all, met: Vec::new(), places: None, last: None }
     }
 
-    /// The place of an account, unless it was deleted.
-    pub(crate) fn find(&mut self, id: u32) -> Option<usize> {
+    /// The place of an account, or how its rows end: it was deleted, or is not this engine's.
+    pub(crate) fn find(&mut self, id: u32) -> Result<usize, Status> {
         if let Some((last, place)) = self.last
             && last == id
         {
@@ -424,10 +431,10 @@ impl<'e> RunAccounts<'e> {
         place
     }
 
-    fn meet(all: &RwLock<Vec<Option<Arc<Account>>>>, met: &mut Vec<Arc<Account>>, id: u32) -> Option<usize> {
+    fn meet(all: &RwLock<Standings>, met: &mut Vec<Arc<Account>>, id: u32) -> Result<usize, Status> {
         let all = all.read().unwrap_or_else(PoisonError::into_inner);
-        met.push(Arc::clone(all.get(id as usize)?.as_ref()?));
-        Some(met.len() - 1)
+        met.push(Arc::clone(all.here(id)?));
+        Ok(met.len() - 1)
     }
 }
 

@@ -172,7 +172,7 @@ impl Engine {
         let mut senders = vec![[0; 16]; n];
         for entry in &plan.entries {
             let (account, tag) = owner(entry.slot);
-            let place = arrivals.accounts.find(account);
+            let place = arrivals.accounts.find(account).ok();
             for row in plan.rows_of(entry) {
                 (arrivals.owners[row as usize], senders[row as usize]) = (place, tag);
             }
@@ -239,7 +239,7 @@ impl Engine {
         if keys.is_empty() {
             return Ok(());
         }
-        self.store().load(&keys, &mut |at, body| {
+        self.load(&keys, &mut |at, body| {
             arrivals.settled.insert(known[at], Settled::Redelivered(records::get_buffered(body)?));
             Ok(())
         })

@@ -395,6 +395,17 @@ impl Columns {
         page.set_peer(i, peer);
     }
 
+    /// Forgets what is known of a slot: the store is to be asked again.
+    pub(crate) fn unload(&self, slot: u32) {
+        let pages = self.pages();
+        let (mut page, i) = pages.of(slot);
+        if !page.is_unloaded(i) {
+            self.unloaded.fetch_add(1, Ordering::Relaxed);
+            page.set_peer(i, Peer::default());
+            page.presence[i] = Presence::Unloaded;
+        }
+    }
+
     /// The name of a slot.
     pub(crate) fn name(&self, slot: u32) -> String {
         let name = {
@@ -408,14 +419,14 @@ impl Columns {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// Every slot of an account.
-    pub(crate) fn slots_of(&self, account: u32) -> Vec<u32> {
+    /// Every slot of some accounts.
+    pub(crate) fn slots_of(&self, accounts: impl Fn(u32) -> bool) -> Vec<u32> {
         let len = self.len() as u32;
         let pages = self.pages();
         (0..len)
             .filter(|&slot| {
                 let (page, i) = pages.of(slot);
-                page.account(i) == account
+                accounts(page.account(i))
             })
             .collect()
     }
@@ -465,7 +476,7 @@ mod tests {
         assert_eq!(columns.len(), 500);
         assert_eq!(slots[..500], slots[500..]);
         assert_eq!(columns.name(slots[733] as u32), "peer 233");
-        assert_eq!(columns.slots_of(1).len(), 500);
+        assert_eq!(columns.slots_of(|account| account == 1).len(), 500);
         assert!(columns.any_unloaded());
     }
 }

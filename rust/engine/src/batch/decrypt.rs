@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
             let key = Key { account: page.account(i), kind: RowKind::Receiving, tag: page.tag(i) };
             drop(page);
             match (view, self.accounts.find(key.account)) {
-                (Some(view), Some(account)) => next.push(Next {
+                (Some(view), Ok(account)) => next.push(Next {
                     entry: at,
                     row,
                     slot: entry.slot,
@@ -306,11 +306,14 @@ impl<'a> Run<'a> {
             let key = Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) };
             let peer = page.peer(i);
             drop(page);
-            let Some(account) = self.accounts.find(key.account) else {
-                for row in plan.rows_of(entry) {
-                    self.fail(row, Status::UnknownHandle);
+            let account = match self.accounts.find(key.account) {
+                Ok(account) => account,
+                Err(status) => {
+                    for row in plan.rows_of(entry) {
+                        self.fail(row, status);
+                    }
+                    continue;
                 }
-                continue;
             };
             let receiver = self.receivers.len();
             self.receivers.push(Receiver {

@@ -129,9 +129,12 @@ fn gather(
         let key = Key { account: page.account(i), kind: crate::store::Kind::Sending, tag: page.tag(i) };
         let view = page.sending(i);
         drop(page);
-        let Some(account) = accounts.find(key.account) else {
-            outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
-            continue;
+        let account = match accounts.find(key.account) {
+            Ok(account) => account,
+            Err(status) => {
+                outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, status)));
+                continue;
+            }
         };
         let Some(view) = view else {
             outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::NoSession)));

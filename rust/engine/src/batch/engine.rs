@@ -1,11 +1,13 @@
 //! The engine: what a gateway opens. Each call plans its rows, loads what is missing, computes in runs over the
 //! cores, makes the new state durable, and only then puts it in the columns and gives the frames out.
 
+use std::collections::BTreeSet;
 use std::mem::take;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use interlane_lanes::Backend;
 use rayon::prelude::*;
@@ -21,6 +23,7 @@ use super::plan::{Claims, Plan};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
 use super::rows::{Kind, Outcome, Packed, Rows};
+use super::standing::Standings;
 use super::start::{self, Started};
 use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
@@ -28,8 +31,9 @@ use crate::limits::{LOW_STOCK, MAX_NAME, MAX_ROWS};
 use crate::ratchet::{Bundle, Peer};
 use crate::secret::Secret;
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Changes, Key, Kind as RowKind, Store};
+use crate::store::{Changes, Key, Kind as RowKind, Shard, Store};
 use crate::wire::{MessagePadding, PrekeyMessage, parse_public_key, public_key, strip_message_padding};
 
 /// Rows below which a second core does not help a symmetric call.
@@ -50,6 +54,13 @@ pub enum Location {
         key: Secret<32>,
         /// A second place for the store's generation: an old copy of the first one is refused.
         generation: Option<PathBuf>,
+    },
+    /// A PostgreSQL database, which engines share.
+    Postgres {
+        /// `postgresql://USER@HOST:PORT,HOST2/DATABASE?engine=NAME`.
+        url: String,
+        /// The operator's key.
+        key: Secret<32>,
     },
 }
 
@@ -126,10 +137,16 @@ pub struct Engine {
     pub(super) store: Arc<Mutex<Box<dyn Store>>>,
     pub(super) leases: Leases,
     pub(super) source: Source,
-    claims: Claims,
-    accounts: RwLock<Vec<Option<Arc<Account>>>>,
-    /// Held while an account is made or deleted.
-    founding: Mutex<()>,
+    pub(super) claims: Claims,
+    accounts: RwLock<Standings>,
+    /// Held while an account is made, deleted or called back.
+    pub(super) founding: Mutex<()>,
+    /// The store may have other owners.
+    pub(super) shared: bool,
+    /// How many accounts are away.
+    pub(super) away: AtomicUsize,
+    /// When the store was last asked for accounts of other owners.
+    pub(super) looked: Mutex<Option<Instant>>,
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     durable: bool,
@@ -161,16 +178,23 @@ impl Engine {
         options: Options,
         open: impl FnOnce(&Path, Secret<32>, Option<&Path>) -> Result<SqliteStore, Error>,
     ) -> Result<Self, Error> {
+        // Before shards are taken.
+        if matches!(options.location, Location::Postgres { .. }) && options.durability != Durability::Strict {
+            let text = "durability: a store that engines share is strict: what is sent within a lease asks no store, \
+                        so nobody would tell an engine that its shards have gone to another one";
+            return Err(Error::Malformed(text.into()));
+        }
         let mut store: Box<dyn Store> = match options.location {
             Location::Memory => Box::new(MemoryStore::default()),
             Location::Sqlite { path, key, generation } => Box::new(open(&path, key, generation.as_deref())?),
+            Location::Postgres { url, key } => Box::new(PostgresStore::open(&url, key)?),
         };
-        let mut accounts = Vec::new();
-        for (id, name) in store.accounts()? {
-            let account = Account::load(store.as_mut(), id, &name)?;
-            place(&mut accounts, account);
+        let listed = store.accounts()?;
+        let mut accounts = Standings::default();
+        for account in Account::load(store.as_mut(), &listed)? {
+            accounts.put(Arc::new(account));
         }
-        let buffered = accounts.iter().flatten().map(|account| account.buffer().len() as u64).sum();
+        let buffered = accounts.iter().map(|account| account.buffer().len() as u64).sum();
         let threads = options.threads.max(1);
         let pool = (threads > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build())
@@ -180,7 +204,7 @@ impl Engine {
             None => Source::System,
             Some(mut seed) => Source::Fixed { seed: Secret::take(&mut seed), rows: AtomicU64::new(0) },
         };
-        let durable = store.durable();
+        let (durable, shared) = (store.durable(), store.shared());
         let (columns, groups, store) = (Arc::default(), Arc::default(), Arc::new(Mutex::new(store)));
         let leases = Leases::new(options.durability, durable, options.backend, &columns, &groups, &store)?;
         Ok(Self {
@@ -188,6 +212,9 @@ impl Engine {
             columns,
             groups,
             durable,
+            shared,
+            away: AtomicUsize::new(0),
+            looked: Mutex::new(None),
             store,
             leases,
             source,
@@ -216,7 +243,11 @@ impl Engine {
     /// [`Error::Store`] if the store could not be left clean; what was committed stays.
     pub fn close(&self) -> Result<(), Error> {
         self.may_be_called()?;
-        self.commit_acknowledged()?;
+        match self.commit_acknowledged() {
+            // They are given once more; the engine is closed all the same.
+            Ok(()) | Err(Error::Busy(_)) => {}
+            Err(error) => return Err(error),
+        }
         self.leases.stop();
         let (sessions, sender_keys) = self.leases.ahead();
         // Until the end: calls that wait for these find the engine closed.
@@ -244,39 +275,17 @@ impl Engine {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits, unless the engine was closed meanwhile. What was acknowledged goes with it. `chains` are those whose
-    /// rows are among the changes; if this succeeds, the caller ends their marks when it puts them back.
-    ///
-    /// Nobody who calls this may hold pages or slots: they are looked at in the store's turn.
-    pub(super) fn commit(&self, changes: Changes, chains: &[ChainAt]) -> Result<(), Error> {
-        // Also a call that writes nothing: what it has computed may have been given back.
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::Closed);
-        }
-        if changes.is_empty() { Ok(()) } else { self.commit_with_acknowledged(changes, chains) }
+    pub(super) fn closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
-    /// Commits what was acknowledged.
-    pub(super) fn commit_acknowledged(&self) -> Result<(), Error> {
-        if self.acknowledged().is_empty() { Ok(()) } else { self.commit_with_acknowledged(Changes::default(), &[]) }
+    /// Whose the accounts are.
+    pub(super) fn standings(&self) -> RwLockReadGuard<'_, Standings> {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn commit_with_acknowledged(&self, mut changes: Changes, chains: &[ChainAt]) -> Result<(), Error> {
-        let mut store = self.store();
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::Closed);
-        }
-        let mut acknowledged = take(&mut *self.acknowledged());
-        // Of an account that was deleted meanwhile, nothing is left that could go.
-        acknowledged.retain(|key| self.find(AccountId(key.account)).is_ok());
-        changes.delete_before(&acknowledged);
-        self.leases.begin(chains);
-        let done = store.commit(changes);
-        if done.is_err() {
-            self.leases.undo(chains);
-            self.acknowledged().extend(acknowledged);
-        }
-        done
+    pub(super) fn standings_mut(&self) -> RwLockWriteGuard<'_, Standings> {
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rows of receive buffers that go with the next commit.
@@ -362,24 +371,32 @@ impl Engine {
     ) -> Result<AccountId, Error> {
         self.may_be_called()?;
         check_name(name, "account")?;
+        // Where it may be in the store and not in memory, looking for it takes accounts in.
+        let known = self.account(name)?.is_some();
         let _founding = self.founding.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.account(name)?.is_some() {
+        if known || self.standings().iter().any(|account| account.name == name) {
             return Err(Error::Malformed(format!("there is an account {name} already; open it without create")));
         }
-        let account = make(self.store().as_mut())?;
-        let id = AccountId(account.id);
-        place(&mut self.accounts.write().unwrap_or_else(PoisonError::into_inner), account);
-        Ok(id)
+        let mut store = self.store();
+        let account = make(store.as_mut()).map(Arc::new);
+        if let Ok(account) = &account {
+            self.standings_mut().put(Arc::clone(account));
+        }
+        self.note_lost(store.as_mut());
+        account.map(|account| AccountId(account.id))
     }
 
     /// The account of this name.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`].
+    /// [`Error::Store`] if another engine has it; [`Error::Busy`]; [`Error::Closed`], [`Error::Forked`].
     pub fn account(&self, name: &str) -> Result<Option<AccountId>, Error> {
         self.may_be_called()?;
-        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(accounts.iter().flatten().find(|account| account.name == name).map(|account| AccountId(account.id)))
+        let found = self.standings().iter().find(|account| account.name == name).map(|account| AccountId(account.id));
+        match found {
+            None if self.shared => self.look_for(name),
+            found => Ok(found),
+        }
     }
 
     /// The names of all accounts, in the order in which they were made.
@@ -388,8 +405,7 @@ impl Engine {
     /// [`Error::Closed`], [`Error::Forked`].
     pub fn accounts(&self) -> Result<Vec<String>, Error> {
         self.may_be_called()?;
-        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(accounts.iter().flatten().map(|account| account.name.clone()).collect())
+        Ok(self.standings().iter().map(|account| account.name.clone()).collect())
     }
 
     /// Deletes an account: its keys, sessions and sender keys. Its handles become unknown.
@@ -399,13 +415,13 @@ impl Engine {
     pub fn delete_account(&self, id: AccountId) -> Result<(), Error> {
         self.may_be_called()?;
         let _founding = self.founding.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = self.find(id)?;
+        let account = self.here_held(id)?;
         // From here on no call finds it; those that have are waited for.
-        self.set_account(id, None);
-        let slots = self.columns.slots_of(id.0);
+        self.standings_mut().remove(id.0);
+        let slots = self.columns.slots_of(|account| account == id.0);
         let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
         let claimed = self.claims.claim(&handles, self.columns.len(), Vec::new());
-        let groups = self.groups.claim_account(id.0);
+        let groups = self.groups.claim_accounts(|account| account == id.0);
         let chains: Vec<ChainAt> =
             slots.iter().map(|&slot| ChainAt::Session(slot)).chain(groups.sender_keys()).collect();
         let deleted = {
@@ -414,23 +430,21 @@ impl Engine {
             let deleted = store.delete_account(id.0);
             // It can be gone and yet something be wrong, such as traces that could not be wiped.
             if deleted.is_err() && store.accounts().is_ok_and(|left| left.iter().any(|(left, _)| *left == id.0)) {
-                self.set_account(id, Some(account));
+                self.standings_mut().put(account);
                 self.leases.undo(&chains);
+                self.note_lost(store.as_mut());
                 return deleted;
             }
+            self.note_lost(store.as_mut());
             deleted
         };
         for slot in slots {
             self.columns.fill(slot, Peer::default());
         }
-        self.groups.clear(&groups);
+        self.groups.clear(&groups, false);
         self.unnote_buffered(account.buffer().len() as u64);
         drop(claimed);
         deleted
-    }
-
-    fn set_account(&self, id: AccountId, account: Option<Arc<Account>>) {
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner)[id.0 as usize] = account;
     }
 
     /// What is public of an account.
@@ -443,13 +457,14 @@ impl Engine {
     }
 
     pub(super) fn all_accounts(&self) -> Vec<Arc<Account>> {
-        self.accounts.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect()
+        self.standings().iter().cloned().collect()
     }
 
     pub(super) fn find(&self, id: AccountId) -> Result<Arc<Account>, Error> {
-        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-        let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
-        account.cloned().ok_or_else(|| Error::Malformed("this account was deleted; open or make another".into()))
+        self.standings()
+            .known(id.0)
+            .cloned()
+            .ok_or_else(|| Error::Malformed("this account was deleted; open or make another".into()))
     }
 
     /// Makes `one_time` one-time prekeys, and a signed prekey where there is none yet or `rotate` says so. They are
@@ -459,8 +474,9 @@ impl Engine {
     /// [`Error::Malformed`] for too many; [`Error::Store`].
     pub fn prekeys(&self, id: AccountId, one_time: u32, rotate: bool) -> Result<Upload, Error> {
         self.may_be_called()?;
-        let account = self.find(id)?;
-        account.prekeys(&self.store, self.backend, one_time, rotate, |rows| self.source.call(self.backend, rows))
+        let account = self.here(id)?;
+        let commit = |changes| self.commit_account(&account, changes);
+        account.prekeys(commit, self.backend, one_time, rotate, |rows| self.source.call(self.backend, rows))
     }
 
     // Peers.
@@ -515,15 +531,20 @@ impl Engine {
     /// [`Error::Malformed`] if the account is gone; [`Error::Store`].
     pub fn peers(&self, id: AccountId) -> Result<Vec<PeerInfo>, Error> {
         self.may_be_called()?;
-        self.find(id)?;
+        self.here(id)?;
         let mut addresses = Vec::new();
-        self.store().scan(id.0, RowKind::Peer, &mut |_, body| {
-            addresses.push(records::address(body)?);
-            Ok(())
-        })?;
+        {
+            let mut store = self.store();
+            let scanned = store.scan(id.0, RowKind::Peer, &mut |_, body| {
+                addresses.push(records::address(body)?);
+                Ok(())
+            });
+            self.note_lost(store.as_mut());
+            scanned?;
+        }
         let names: Vec<&str> = addresses.iter().map(String::as_str).collect();
         self.sessions(&[id], &names)?;
-        let slots = self.columns.slots_of(id.0);
+        let slots = self.columns.slots_of(|account| account == id.0);
         let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
         let plan = self.plan(&handles, Vec::new())?;
         let infos = plan.entries.iter().map(|entry| {
@@ -551,10 +572,11 @@ impl Engine {
         check_lengths("identities", handles.len(), identities.len())?;
         let keys: Option<Vec<[u8; 32]>> = identities.iter().map(|identity| parse_public_key(identity)).collect();
         let keys = keys.ok_or_else(|| Error::Malformed("identities are 33 bytes that begin with 5".into()))?;
-        self.change(handles, |row, peer| {
+        let ended = self.change(handles, |row, peer| {
             peer.identity = Some(keys[row]);
             Dirty { identity: true, ..Dirty::default() }
-        })
+        });
+        self.or_busy(handles.len(), ended)
     }
 
     /// Drops the sessions with these peers, current and archived; their trusted identities stay.
@@ -562,17 +584,19 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub fn forget(&self, handles: &[u64]) -> Result<Rows, Error> {
-        self.change(handles, |_, peer| {
+        let ended = self.change(handles, |_, peer| {
             peer.current = None;
             peer.archived.clear();
             Dirty { identity: true, current: true, archived: true }
-        })
+        });
+        self.or_busy(handles.len(), ended)
     }
 
     /// Changes peers without cryptography.
     fn change(&self, handles: &[u64], change: impl Fn(usize, &mut Peer) -> Dirty) -> Result<Rows, Error> {
         let plan = self.plan(handles, Vec::new())?;
         let mut outcomes = unknown(&plan);
+        let mut accounts = self.accounts_of_run();
         let (mut changed, mut changes) = (Vec::with_capacity(plan.entries.len()), Changes::default());
         for entry in &plan.entries {
             let pages = self.columns.pages();
@@ -581,8 +605,8 @@ impl Engine {
                 (Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) }, page.peer(i));
             drop(page);
             drop(pages);
-            if self.find(AccountId(key.account)).is_err() {
-                outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
+            if let Err(status) = accounts.find(key.account) {
+                outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, status)));
                 continue;
             }
             for row in plan.rows_of(entry) {
@@ -592,9 +616,11 @@ impl Engine {
             }
             changed.push((entry.slot, peer));
         }
-        self.commit(changes, &sessions(&changed))?;
+        let refused = self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
-        Ok(Rows::assemble(handles.len(), [(&outcomes[..], &[][..])].into_iter()))
+        let mut results = [(outcomes, Bytes::default())];
+        refused.strike(&plan, |slot| self.account_of(slot), &mut results);
+        Ok(Rows::assemble(handles.len(), borrow(&results)))
     }
 
     // Calls.
@@ -609,18 +635,25 @@ impl Engine {
         if handles.len() > MAX_ROWS {
             return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
         }
-        let mut keys: Vec<Key> = prekeys
+        if self.any_away() {
+            self.call_back(&self.accounts_of(handles))?;
+        }
+        let named: Vec<(u32, u32)> = {
+            let standings = self.standings();
+            prekeys.iter().copied().filter(|&(account, _)| standings.here(account).is_ok()).collect()
+        };
+        let mut keys: Vec<Key> = named
             .iter()
             .map(|&(account, id)| Key { account, kind: RowKind::OneTimePrekey, tag: prekey_tag(id) })
             .collect();
-        let named = prekeys.clone();
         let plan = self.claims.claim(handles, self.columns.len(), prekeys);
         let mut unloaded = Vec::new();
         if self.columns.any_unloaded() {
+            let mut accounts = self.accounts_of_run();
             let pages = self.columns.pages();
             for entry in &plan.entries {
                 let (page, i) = pages.of(entry.slot);
-                if page.is_unloaded(i) {
+                if page.is_unloaded(i) && accounts.find(page.account(i)).is_ok() {
                     unloaded.push(entry.slot);
                     let place = |kind| Key { account: page.account(i), kind, tag: page.tag(i) };
                     keys.extend(PEER_KINDS.map(place));
@@ -630,7 +663,7 @@ impl Engine {
         let mut stock = Stock::new();
         if !keys.is_empty() {
             let mut peers: Vec<PeerRows> = unloaded.iter().map(|_| PeerRows::default()).collect();
-            self.store().load(&keys, &mut |at, body| {
+            self.load(&keys, &mut |at, body| {
                 match at.checked_sub(named.len()) {
                     None => {
                         stock.insert(named[at], Box::new(records::get(body)?));
@@ -644,6 +677,18 @@ impl Engine {
             }
         }
         Ok((plan, stock))
+    }
+
+    fn account_of(&self, slot: u32) -> u32 {
+        let pages = self.columns.pages();
+        let (page, i) = pages.of(slot);
+        page.account(i)
+    }
+
+    /// The accounts of sessions.
+    fn accounts_of(&self, handles: &[u64]) -> BTreeSet<u32> {
+        let len = self.columns.len() as u64;
+        handles.iter().filter(|&&handle| handle < len).map(|&handle| self.account_of(handle as u32)).collect()
     }
 
     /// Runs parts of a call over the cores; a call of one part stays on the caller's thread.
@@ -682,22 +727,28 @@ impl Engine {
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]. Rows: INVALID_BUNDLE, UNTRUSTED_IDENTITY.
     pub fn start_sessions(&self, handles: &[u64], bundles: &[Bundle]) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.start_sessions_rows(handles, bundles))
+    }
+
+    fn start_sessions_rows(&self, handles: &[u64], bundles: &[Bundle]) -> Result<Rows, Error> {
         check_lengths("bundles", handles.len(), bundles.len())?;
         let plan = self.plan(handles, Vec::new())?;
         let randomness = self.source.call(self.backend, handles.len())?;
         let runs = self.over_the_cores(&plan.runs(self.threads, LEAST_AGREEING_ROWS), |part| {
             start::start(self, &plan, &plan.entries[part], bundles, &randomness)
         });
-        let (mut outcomes, mut changes, mut changed) = (vec![unknown(&plan)], Changes::default(), Vec::new());
+        let (mut outcomes, mut changes, mut changed) =
+            (vec![(unknown(&plan), Bytes::default())], Changes::default(), Vec::new());
         for run in runs {
             let Started { outcomes: ended, changed: peers, changes: rows } = run;
-            outcomes.push(ended);
+            outcomes.push((ended, Bytes::default()));
             changes.append(rows);
             changed.extend(peers);
         }
-        self.commit(changes, &sessions(&changed))?;
+        let refused = self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
-        let rows = Rows::assemble(handles.len(), outcomes.iter().map(|outcomes| (&outcomes[..], &[][..])));
+        refused.strike(&plan, |slot| self.account_of(slot), &mut outcomes);
+        let rows = Rows::assemble(handles.len(), borrow(&outcomes));
         self.count(&rows, None);
         Ok(rows)
     }
@@ -708,6 +759,10 @@ impl Engine {
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has left. Rows: NO_SESSION,
     /// TOO_LONG, UNKNOWN_HANDLE, EXHAUSTED.
     pub fn encrypt(&self, handles: &[u64], plaintexts: Packed<'_>) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.encrypt_rows(handles, plaintexts))
+    }
+
+    fn encrypt_rows(&self, handles: &[u64], plaintexts: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), plaintexts.len())?;
         let plan = self.plan(handles, Vec::new())?;
         let randomness = self.padding_randomness(handles.len())?;
@@ -724,7 +779,8 @@ impl Engine {
             low.extend(run.low);
         }
         let chains: Vec<ChainAt> = written.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect();
-        self.commit(changes, &chains)?;
+        let refused = self.commit(changes, &chains)?;
+        refused.strike(&plan, |slot| self.account_of(slot), &mut results);
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -751,6 +807,10 @@ impl Engine {
     /// changed. Rows: NO_SESSION, DUPLICATE, TOO_FAR_AHEAD, INVALID, UNTRUSTED_IDENTITY, NO_PREKEY, UNKNOWN_HANDLE,
     /// REDELIVERED, BUFFER_FULL.
     pub fn decrypt(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.decrypt_rows(handles, kinds, frames))
+    }
+
+    fn decrypt_rows(&self, handles: &[u64], kinds: &[u8], frames: Packed<'_>) -> Result<Rows, Error> {
         self.may_be_called()?;
         check_lengths("data", handles.len(), frames.len())?;
         check_lengths("kinds", handles.len(), kinds.len())?;
@@ -785,7 +845,8 @@ impl Engine {
             changed.extend(run.changed);
             consumed.extend(run.consumed);
         }
-        self.commit(changes, &sessions(&changed))?;
+        let refused = self.commit(changes, &sessions(&changed))?;
+        refused.strike(&plan, |slot| self.account_of(slot), &mut results);
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -854,6 +915,32 @@ impl Engine {
         &self.decrypted
     }
 
+    /// The shards of a shared store, and who has them.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a store with one owner; [`Error::Busy`], [`Error::Store`].
+    pub fn shards(&self) -> Result<Vec<Shard>, Error> {
+        self.may_be_called()?;
+        let mut store = self.store();
+        let shards = store.shards();
+        self.note_lost(store.as_mut());
+        shards
+    }
+
+    /// Assigns shards of a shared store to the engine of a name, or to whichever engine comes (`""`). The engine that
+    /// serves one is asked for it, and gives it up at its next call; `force` takes it away at once, and what that engine
+    /// is about to commit is refused.
+    ///
+    /// # Errors
+    /// As [`Self::shards`]; [`Error::Malformed`] for a shard or a name that is none.
+    pub fn move_shards(&self, shards: &[u32], to: &str, force: bool) -> Result<(), Error> {
+        self.may_be_called()?;
+        let mut store = self.store();
+        let moved = store.move_shards(shards, to, force);
+        self.note_lost(store.as_mut());
+        moved
+    }
+
     /// Numbers for operators.
     ///
     /// # Errors
@@ -861,8 +948,8 @@ impl Engine {
     pub fn stats(&self) -> Result<Stats, Error> {
         self.may_be_called()?;
         let buffered_bytes = {
-            let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-            accounts.iter().flatten().map(|account| account.buffer().bytes()).sum()
+            let accounts = self.standings();
+            accounts.iter().map(|account| account.buffer().bytes()).sum()
         };
         let (calls_waited, leases_written) = self.leases.counts();
         Ok(Stats {
@@ -914,12 +1001,4 @@ pub(super) fn check_name(name: &str, what: &str) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-fn place(accounts: &mut Vec<Option<Arc<Account>>>, account: Account) {
-    let at = account.id as usize;
-    if accounts.len() <= at {
-        accounts.resize_with(at + 1, || None);
-    }
-    accounts[at] = Some(Arc::new(account));
 }

@@ -1,6 +1,6 @@
 //! Groups by sender keys: distribute, accept, encrypt, decrypt, rotate. A handle is one sender's keys in one group.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -102,25 +102,33 @@ impl Groups {
         self.claims.claim(handles, self.len(), Vec::new())
     }
 
-    /// Claims everything of an account that is about to be deleted.
-    pub(crate) fn claim_account(&self, account: u32) -> Plan<'_> {
+    /// Claims everything of accounts that are about to be deleted or read again.
+    pub(crate) fn claim_accounts(&self, accounts: impl Fn(u32) -> bool) -> Plan<'_> {
         let slots = self.slots();
         let len = slots.0.len();
         let handles: Vec<u64> =
-            (0..len as u32).filter(|&slot| slots.of(slot).account == account).map(u64::from).collect();
+            (0..len as u32).filter(|&slot| accounts(slots.of(slot).account)).map(u64::from).collect();
         drop(slots);
         self.claims.claim(&handles, len, Vec::new())
     }
 
-    /// Drops what a deleted account had.
-    pub(crate) fn clear(&self, plan: &Plan<'_>) {
+    /// Drops what claimed sender keys had; `unload`: the store is to be asked for them again.
+    pub(crate) fn clear(&self, plan: &Plan<'_>, unload: bool) {
         let slots = self.slots();
         for entry in &plan.entries {
             let mut slot = slots.of(entry.slot);
             slot.record = Slot::empty(slot.ours);
             slot.holders.clear();
             slot.marks.end();
+            slot.unloaded = unload;
         }
+    }
+
+    /// The accounts of sender keys.
+    pub(crate) fn accounts_of(&self, handles: &[u64]) -> BTreeSet<u32> {
+        let slots = self.slots();
+        let known = handles.iter().filter(|&&handle| handle < slots.0.len() as u64);
+        known.map(|&handle| slots.of(handle as u32).account).collect()
     }
 }
 
@@ -232,20 +240,24 @@ impl Engine {
         if handles.len() > MAX_ROWS {
             return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
         }
+        if self.any_away() {
+            self.call_back(&self.groups.accounts_of(handles))?;
+        }
         let plan = self.groups.claims.claim(handles, self.groups.len(), Vec::new());
         let (mut keys, mut unloaded) = (Vec::new(), Vec::new());
+        let mut accounts = self.accounts_of_run();
         {
             let slots = self.groups.slots();
             for entry in &plan.entries {
                 let slot = slots.of(entry.slot);
-                if slot.unloaded {
+                if slot.unloaded && accounts.find(slot.account).is_ok() {
                     unloaded.push(entry.slot);
                     keys.extend([slot.key(), Key { kind: RowKind::Holders, ..slot.key() }]);
                 }
             }
         }
         if !keys.is_empty() {
-            self.store().load(&keys, &mut |at, body| {
+            self.load(&keys, &mut |at, body| {
                 let slots = self.groups.slots();
                 let mut slot = slots.of(unloaded[at / 2]);
                 if at.is_multiple_of(2) {
@@ -273,8 +285,9 @@ impl Engine {
         let mut kept = Vec::with_capacity(entries.len());
         for entry in entries {
             let slot = slots.of(entry.slot);
-            if slot.ours != ours || accounts.find(slot.account).is_none() {
-                ended.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
+            let found = if slot.ours == ours { accounts.find(slot.account) } else { Err(Status::UnknownHandle) };
+            if let Err(status) = found {
+                ended.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, status)));
                 continue;
             }
             let record = Box::new(match &*slot.record {
@@ -298,7 +311,7 @@ impl Engine {
         let mut scratches: Vec<&mut Scratch> =
             runs.iter_mut().flat_map(|run| &mut run.scratches).filter(|scratch| scratch.dirty).collect();
         let put = self.put_scratches(&mut changes, &mut scratches, rekeyed);
-        self.commit(changes, &put.chains)?;
+        let refused = self.commit(changes, &put.chains)?;
         let mut results = vec![(unknown(plan), Bytes::default())];
         let slots = self.groups.slots();
         for run in runs {
@@ -313,6 +326,7 @@ impl Engine {
             }
             results.push((run.outcomes, run.bytes));
         }
+        refused.strike(plan, |slot| slots.of(slot).account, &mut results);
         drop(slots);
         self.note_leases(put.waited, put.low);
         Ok(Rows::assemble(n, borrow(&results)))
@@ -362,6 +376,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub fn group_distribute(&self, handles: &[u64]) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.group_distribute_rows(handles))
+    }
+
+    fn group_distribute_rows(&self, handles: &[u64]) -> Result<Rows, Error> {
         let plan = self.plan_groups(handles)?;
         let randomness = self.source.call(self.backend, handles.len())?;
         let mut ended = Ended::default();
@@ -394,6 +412,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]. Rows: INVALID, UNKNOWN_HANDLE.
     pub fn group_accept(&self, handles: &[u64], messages: Packed<'_>) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.group_accept_rows(handles, messages))
+    }
+
+    fn group_accept_rows(&self, handles: &[u64], messages: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), messages.len())?;
         let plan = self.plan_groups(handles)?;
         let mut ended = Ended::default();
@@ -420,6 +442,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub fn group_rotate(&self, handles: &[u64]) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.group_rotate_rows(handles))
+    }
+
+    fn group_rotate_rows(&self, handles: &[u64]) -> Result<Rows, Error> {
         let plan = self.plan_groups(handles)?;
         let mut ended = Ended::default();
         for (at, entry) in self.scratches(&plan, &plan.entries, true, &mut ended) {
@@ -439,6 +465,10 @@ impl Engine {
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has left. Rows: NO_SENDER_KEY
     /// (distribute first), TOO_LONG, EXHAUSTED, UNKNOWN_HANDLE.
     pub fn group_encrypt(&self, handles: &[u64], plaintexts: Packed<'_>) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.group_encrypt_rows(handles, plaintexts))
+    }
+
+    fn group_encrypt_rows(&self, handles: &[u64], plaintexts: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), plaintexts.len())?;
         let plan = self.plan_groups(handles)?;
         let randomness = self.source.call(self.backend, handles.len())?;
@@ -558,6 +588,10 @@ impl Engine {
     /// [`Error::Malformed`] if the lengths differ; [`Error::Store`]: then nothing has changed. Rows: NO_SENDER_KEY,
     /// INVALID, DUPLICATE, TOO_FAR_AHEAD, UNKNOWN_HANDLE, REDELIVERED, BUFFER_FULL.
     pub fn group_decrypt(&self, handles: &[u64], frames: Packed<'_>) -> Result<Rows, Error> {
+        self.or_busy(handles.len(), self.group_decrypt_rows(handles, frames))
+    }
+
+    fn group_decrypt_rows(&self, handles: &[u64], frames: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), frames.len())?;
         let plan = self.plan_groups(handles)?;
         let owner = |slot| {
@@ -737,7 +771,7 @@ impl Engine {
         if self.durable() {
             let mut changes = Changes::default();
             records::put(&mut changes, Key { kind: RowKind::Holders, ..key }, &holders);
-            self.commit(changes, &[])?;
+            self.commit(changes, &[])?.raise()?;
         }
         self.groups.slots().of(plan.entries[0].slot).holders = holders;
         Ok(())

@@ -132,6 +132,18 @@ impl Rows {
         !self.buffered.is_empty()
     }
 
+    /// Rows that all failed in one way.
+    pub(crate) fn failed(n: usize, status: Status) -> Self {
+        Self {
+            status: vec![status as u8; n],
+            kinds: vec![Kind::None as u8; n],
+            events: vec![0; n],
+            offsets: vec![0; n + 1],
+            data: Bytes::default(),
+            buffered: Vec::new(),
+        }
+    }
+
     /// Puts the runs' outcomes in the rows' order. Every row has exactly one outcome.
     pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = (&'a [Outcome], &'a [u8])> + Clone) -> Self {
         let mut rows = Self {

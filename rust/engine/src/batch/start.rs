@@ -102,9 +102,12 @@ fn gather(
         let key = Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) };
         let peer = page.peer(i);
         drop(page);
-        let Some(account) = accounts.find(key.account) else {
-            started.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::UnknownHandle)));
-            continue;
+        let account = match accounts.find(key.account) {
+            Ok(account) => account,
+            Err(status) => {
+                started.outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, status)));
+                continue;
+            }
         };
         let mut initiator = Initiator { slot: entry.slot, key, account, peer, dirty: Dirty::default(), next_wave: 0 };
         for row in plan.rows_of(entry) {

@@ -1,13 +1,18 @@
 //! Where state outlives the process. A store keeps sealed rows under keys and commits batches of changes; what is in
 //! a row is the engine's affair.
 
+use std::collections::BTreeSet;
+
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 
 pub(crate) mod backup;
+#[cfg(test)]
+mod contract;
 mod generation;
 pub(crate) mod memory;
+pub(crate) mod postgres;
 pub(crate) mod sealed;
 pub(crate) mod sqlite;
 mod unfolded;
@@ -153,6 +158,23 @@ impl Changes {
         })
     }
 
+    /// The accounts whose rows are changed, each once.
+    pub(crate) fn accounts(&self) -> BTreeSet<u32> {
+        let mut accounts = BTreeSet::new();
+        let mut last = None;
+        for (key, _) in &self.rows {
+            if last.replace(key.account) != Some(key.account) {
+                accounts.insert(key.account);
+            }
+        }
+        accounts
+    }
+
+    /// Leaves out the changes to rows of some accounts.
+    pub(crate) fn leave_out(&mut self, accounts: &BTreeSet<u32>) {
+        self.rows.retain(|(key, _)| !accounts.contains(&key.account));
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
@@ -169,13 +191,53 @@ pub(crate) type FoundAt<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Result<(), Erro
 /// Takes a row of a scan: its tag and its body.
 pub(crate) type FoundTag<'a> = &'a mut dyn FnMut([u8; 16], &[u8]) -> Result<(), Error>;
 
-/// A store has one owner. Its methods are called one at a time.
+/// Takes a row of a scan over several accounts: its key and its body.
+pub(crate) type FoundKey<'a> = &'a mut dyn FnMut(Key, &[u8]) -> Result<(), Error>;
+
+/// Why an account cannot be written to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Another owner has its shard.
+    Moved,
+    /// What memory holds of it may not be what is stored: it is to be read again.
+    Stale,
+}
+
+/// A store has one owner, or several that share its accounts out among them by shards. Its methods are called one at
+/// a time.
 pub(crate) trait Store: Send {
     /// Whether what is committed outlives the process. Where not, the engine keeps sessions in memory alone.
     fn durable(&self) -> bool;
 
-    /// Every account, by its number.
+    /// Every account that is this owner's, by its number. Where a store is shared, this takes what came free or was
+    /// handed over meanwhile.
     fn accounts(&mut self) -> Result<Vec<(u32, String)>, Error>;
+
+    /// Whether the store may have other owners. What follows here matters only then.
+    fn shared(&self) -> bool {
+        false
+    }
+
+    /// Accounts that ceased to be this owner's, or whose memory is void, since this was last asked. A commit writes
+    /// nothing of them.
+    fn lost(&mut self) -> Vec<(u32, Loss)> {
+        Vec::new()
+    }
+
+    /// Whose the account of this name is, if there is one and another owner has it: told in words.
+    fn elsewhere(&mut self, _name: &str) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    /// Every shard, and who has it.
+    fn shards(&mut self) -> Result<Vec<Shard>, Error> {
+        Err(one_owner())
+    }
+
+    /// Gives shards to an owner: at once (`force`), or by asking those that have them.
+    fn move_shards(&mut self, _shards: &[u32], _to: &str, _force: bool) -> Result<(), Error> {
+        Err(one_owner())
+    }
 
     /// Makes an account with a data key of its own and, in the same transaction, writes its first rows. `changes`
     /// is given the new number.
@@ -187,10 +249,35 @@ pub(crate) trait Store: Send {
     /// Looks up many rows in one query: `found(i, body)` for each of `keys` that exists, in any order.
     fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error>;
 
-    /// Every row of one kind.
+    /// Every row of one kind. Of an account that is not this owner's there is nothing to be had; a shared store answers
+    /// [`Error::Busy`] then, here and wherever it reads, and [`Self::lost`] names the account.
     fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error>;
 
-    /// Writes a batch, whole or not at all; durable when it returns.
+    /// Every row of one kind of several accounts.
+    fn scan_all(&mut self, accounts: &[u32], kind: Kind, found: FoundKey<'_>) -> Result<(), Error> {
+        for &account in accounts {
+            self.scan(account, kind, &mut |tag, body| found(Key { account, kind, tag }, body))?;
+        }
+        Ok(())
+    }
+
+    /// How many rows of one kind each of several accounts has; those that have none may be left out.
+    fn count(&mut self, accounts: &[u32], kind: Kind) -> Result<Vec<(u32, u32)>, Error> {
+        let mut counts = Vec::with_capacity(accounts.len());
+        for &account in accounts {
+            let mut count = 0;
+            self.scan(account, kind, &mut |_, _| {
+                count += 1;
+                Ok(())
+            })?;
+            counts.push((account, count));
+        }
+        Ok(counts)
+    }
+
+    /// Writes a batch, whole or not at all; durable when it returns. Where a store is shared, what belongs to accounts
+    /// that turn out not to be this owner's is left out, and [`Self::lost`] names them. [`Error::Busy`]: it is not
+    /// known to be written; where it may be, [`Self::lost`] names all of its accounts.
     fn commit(&mut self, changes: Changes) -> Result<(), Error>;
 
     /// Declares the store to be the newest state there is, though it is a copy that was put in its place. To be called
@@ -204,6 +291,27 @@ pub(crate) trait Store: Send {
 
     /// Leaves the store clean; nothing else may be called after.
     fn close(&mut self) -> Result<(), Error>;
+}
+
+/// A part of a shared store's accounts, which one engine owns at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its number.
+    pub number: u32,
+    /// The engine that it is assigned to; empty: none.
+    pub engine: String,
+    /// Whether that engine has taken it and serves it.
+    pub serving: bool,
+    /// The engine that it is to be handed to, empty where any may have it; None where it stays.
+    pub wanted: Option<String>,
+    /// How often it changed hands. An engine that knows an older epoch can write nothing.
+    pub epoch: u64,
+    /// How many commits it had.
+    pub version: u64,
+    /// Of a shard that went back to an older state: the commits it had been known to have; else 0.
+    pub lost_from: u64,
+    /// How many accounts are in it.
+    pub accounts: u64,
 }
 
 /// Refuses changes to rows of accounts that do not exist.
@@ -224,6 +332,10 @@ fn no_account(account: u32) -> Error {
 
 fn account_exists(name: &str) -> Error {
     Error::Store(format!("there is an account {name} already: open it, or take another name"))
+}
+
+fn one_owner() -> Error {
+    Error::Malformed("this store has one owner and no shards: those are PostgreSQL's".into())
 }
 
 fn no_account_numbers() -> Error {

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::memory::MemoryStore;
+use super::super::contract::{self, Rows, account, key, load, puts, refused, scan};
 use super::*;
-
-type Rows = BTreeMap<Key, Vec<u8>>;
 
 struct Folder(TempDir);
 
@@ -55,6 +52,21 @@ impl Folder {
     }
 }
 
+impl contract::Place for Folder {
+    fn open(&self) -> Box<dyn Store> {
+        let mut store = Self::open(self);
+        // Small, so that histories fold.
+        store.journal_limit = 4_000;
+        Box::new(store)
+    }
+
+    fn open_after_crash(&mut self, store: Box<dyn Store>) -> Box<dyn Store> {
+        *self = self.crashed();
+        drop(store);
+        contract::Place::open(self)
+    }
+}
+
 fn operator_key() -> Secret<32> {
     Secret::copy_of(&[42; 32])
 }
@@ -63,88 +75,25 @@ fn open(path: &Path) -> Result<SqliteStore, Error> {
     SqliteStore::open(path, operator_key(), None)
 }
 
-fn key(account: u32, i: u32) -> Key {
-    let mut tag = [0; 16];
-    tag[..4].copy_from_slice(&i.wrapping_mul(0x9e37_79b9).to_le_bytes());
-    tag[4..8].copy_from_slice(&i.to_le_bytes());
-    Key { account, kind: Kind::Session, tag }
-}
-
-fn puts<'a>(rows: impl IntoIterator<Item = (Key, &'a [u8])>) -> Changes {
-    let mut changes = Changes::default();
-    for (key, body) in rows {
-        changes.put(key, |bytes| bytes.extend_from_slice(body));
-    }
-    changes
-}
-
-fn account(store: &mut dyn Store, name: &str) -> u32 {
-    store.create_account(name, &mut |account| puts([(key(account, u32::MAX), name.as_bytes())])).unwrap()
-}
-
-fn load(store: &mut dyn Store, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-    let mut bodies = vec![None; keys.len()];
-    store.load(keys, &mut |i, body| {
-        assert!(bodies[i].replace(body.to_vec()).is_none(), "found twice");
-        Ok(())
-    })?;
-    Ok(bodies)
-}
-
-fn scan(store: &mut dyn Store, account: u32, kind: Kind) -> Result<Rows, Error> {
-    let mut rows = Rows::new();
-    store.scan(account, kind, &mut |tag, body| {
-        assert!(rows.insert(Key { account, kind, tag }, body.to_vec()).is_none(), "found twice");
-        Ok(())
-    })?;
-    Ok(rows)
-}
-
-#[track_caller]
-fn refused<T>(result: Result<T, Error>, says: &str) {
-    match result.map(drop) {
-        Err(Error::Store(text)) => {
-            assert!(text.contains(says), "{text:?} does not say {says:?}");
-            assert!(!text.contains('\n'), "{text:?} is not one line");
-        }
-        other => panic!("{other:?} where the store was to say {says:?}"),
-    }
-}
-
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
 #[test]
-fn what_is_closed_opens_again() {
+fn it_keeps_the_contract() {
+    contract::what_is_closed_opens_again(&Folder::new());
+    contract::a_crash_loses_nothing_that_was_committed(&mut Folder::new());
+    contract::fifty_thousand_rows_come_back(&Folder::new());
+}
+
+#[test]
+fn what_is_closed_is_one_file() {
     let folder = Folder::new();
     let mut store = folder.open();
-    assert!(store.durable());
     assert_eq!(folder.names(), ["gateway.db", "gateway.db-wal", "gateway.db.generation"]);
-    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
-    refused(store.create_account("desk", &mut |_| panic!("it exists")), "there is an account desk already");
-    let mut changes = puts([(key(desk, 1), &b"one"[..]), (key(bell, 1), b"uno"), (key(desk, 1), b"two")]);
-    changes.delete(key(desk, u32::MAX));
-    changes.delete(key(bell, 77));
-    store.commit(changes).unwrap();
-    let keys = [key(bell, 1), key(desk, u32::MAX), key(desk, 1), key(desk, 2), key(bell, 1), key(99, 1)];
-    let expected =
-        [Some(&b"uno"[..]), None, Some(b"two"), None, Some(b"uno"), None].map(|body| body.map(<[u8]>::to_vec));
-    assert_eq!(load(&mut store, &keys).unwrap(), expected);
+    account(&mut store, "desk");
     store.close().unwrap();
-    assert!(matches!(store.commit(Changes::default()), Err(Error::Closed)));
-    assert!(matches!(load(&mut store, &keys), Err(Error::Closed)));
-    assert!(matches!(store.close(), Err(Error::Closed)));
     assert_eq!(folder.names(), ["gateway.db", "gateway.db.generation"]);
-
-    let mut store = folder.open();
-    assert_eq!(store.accounts().unwrap(), [(desk, "desk".to_owned()), (bell, "bell".to_owned())]);
-    assert_eq!(load(&mut store, &keys).unwrap(), expected);
-    assert_eq!(scan(&mut store, desk, Kind::Session).unwrap(), Rows::from([(key(desk, 1), b"two".to_vec())]));
-    assert_eq!(scan(&mut store, desk, Kind::Archive).unwrap(), Rows::new());
-    assert!(store.size_bytes().unwrap() > 0);
-    store.commit(puts([(key(desk, 1), &b"three"[..])])).unwrap();
-    assert_eq!(load(&mut store, &keys[2..3]).unwrap(), [Some(b"three".to_vec())]);
 }
 
 #[test]
@@ -553,90 +502,9 @@ fn the_journal_is_folded_at_its_limit_bit_by_bit() {
     assert!(store.sequence > 400);
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Commit(Vec<(usize, usize, u32, Option<usize>)>),
-    Create,
-    Delete(usize),
-    Crash,
-    Close,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let change = (0..4_usize, 0..3_usize, 0..40_u32, prop::option::weighted(0.8, 0..200_usize));
-    let step = prop_oneof![
-        12 => prop::collection::vec(change, 0..40).prop_map(Step::Commit),
-        1 => Just(Step::Create),
-        1 => (0..4_usize).prop_map(Step::Delete),
-        1 => Just(Step::Crash),
-        1 => Just(Step::Close),
-    ];
-    prop::collection::vec(step, 1..60)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn it_is_the_memory_store_that_outlives_crashes(steps in steps()) {
-        let mut folder = Folder::new();
-        let mut store = folder.open();
-        store.journal_limit = 4_000;
-        let mut model = MemoryStore::default();
-        let mut accounts = Vec::new();
-        for (i, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Create => {
-                    let name = i.to_string();
-                    accounts.push(account(&mut model, &name));
-                    prop_assert_eq!(Some(account(&mut store, &name)), accounts.last().copied());
-                }
-                Step::Delete(at) if at < accounts.len() => {
-                    let account = accounts.swap_remove(at);
-                    model.delete_account(account).unwrap();
-                    store.delete_account(account).unwrap();
-                }
-                Step::Delete(_) => {}
-                Step::Commit(rows) => {
-                    let changes = || {
-                        let mut changes = Changes::default();
-                        for (n, &(account, kind, tag, length)) in rows.iter().enumerate() {
-                            let Some(&account) = accounts.get(account) else { continue };
-                            let key = Key { kind: Kind::ALL[kind], ..key(account, tag) };
-                            match length {
-                                Some(length) => changes.put(key, |bytes| bytes.resize(bytes.len() + length, (i + n) as u8)),
-                                None => changes.delete(key),
-                            }
-                        }
-                        changes
-                    };
-                    model.commit(changes()).unwrap();
-                    store.commit(changes()).unwrap();
-                }
-                Step::Crash => {
-                    let crashed = folder.crashed();
-                    store = crashed.open();
-                    store.journal_limit = 4_000;
-                    folder = crashed;
-                }
-                Step::Close => {
-                    store.close().unwrap();
-                    store = folder.open();
-                    store.journal_limit = 4_000;
-                }
-            }
-            prop_assert_eq!(store.accounts().unwrap(), model.accounts().unwrap());
-            for &account in &accounts {
-                let keys: Vec<Key> = (0..3)
-                    .flat_map(|kind| (0..40).map(move |tag| Key { kind: Kind::ALL[kind], ..key(account, tag) }))
-                    .collect();
-                prop_assert_eq!(load(&mut store, &keys).unwrap(), load(&mut model, &keys).unwrap());
-                for kind in &Kind::ALL[..6] {
-                    prop_assert_eq!(scan(&mut store, account, *kind).unwrap(), scan(&mut model, account, *kind).unwrap());
-                }
-            }
-        }
-    }
+#[test]
+fn it_is_the_memory_store_that_outlives_crashes() {
+    contract::it_is_the_memory_store_that_outlives_crashes(12, Folder::new);
 }
 
 #[test]

@@ -1,0 +1,356 @@
+//! Gateways on PostgreSQL with a live peer at the other end: whatever happens to servers and engines, every frame that
+//! left opens there, once. A frame whose key was used before would be DUPLICATE.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use interlane::{
+    AccountId, BufferLimits, Bundle, Durability, Engine, Error, Location, Options, Packed, Rows, Secret, Status, Upload,
+};
+use interlane_lanes::Backend;
+
+// The server of the store's own tests.
+#[allow(dead_code, reason = "each of the two test binaries uses a part")]
+#[path = "../src/store/postgres/tests/server.rs"]
+mod server;
+
+use server::Server;
+
+const PEERS: usize = 40;
+
+fn options(location: Location) -> Options {
+    Options {
+        location,
+        threads: 2,
+        backend: Backend::detect().unwrap(),
+        refuse_identity_changes: false,
+        padding: false,
+        durability: Durability::Strict,
+        receive_buffer: Some(BufferLimits { bytes: 64 << 20, seconds: 3_600 }),
+        seed: None,
+    }
+}
+
+fn engine(location: Location) -> Engine {
+    Engine::open(options(location)).unwrap()
+}
+
+fn gateway(url: &str, options: &str) -> Engine {
+    engine(Location::Postgres { url: format!("{url}?{options}"), key: Secret::copy_of(&[7; 32]) })
+}
+
+fn bundle(upload: &Upload) -> Bundle {
+    let (id, key, signature) = upload.signed_prekey;
+    Bundle {
+        registration_id: upload.registration_id,
+        identity: upload.identity.to_vec(),
+        signed_prekey_id: id,
+        signed_prekey: key.to_vec(),
+        signature: signature.to_vec(),
+        one_time: Some((upload.one_time[0].0, upload.one_time[0].1.to_vec())),
+    }
+}
+
+fn packed<T: AsRef<[u8]>>(rows: &[T]) -> (Vec<u8>, Vec<i64>) {
+    let mut offsets = vec![0];
+    let mut data = Vec::new();
+    for row in rows {
+        data.extend_from_slice(row.as_ref());
+        offsets.push(data.len() as i64);
+    }
+    (data, offsets)
+}
+
+fn row(rows: &Rows, i: usize) -> &[u8] {
+    &rows.data[rows.offsets[i] as usize..rows.offsets[i + 1] as usize]
+}
+
+fn encrypt(engine: &Engine, handles: &[u64], text: &str) -> Rows {
+    let (data, offsets) = packed(&vec![text; handles.len()]);
+    engine.encrypt(handles, Packed::new(&data, &offsets).unwrap()).unwrap()
+}
+
+/// Peers that wrote to the gateway's account and got answers, each with a session; in memory, so that they forget
+/// nothing.
+struct Far {
+    engine: Engine,
+    /// Of each peer, to the gateway's account.
+    handles: Vec<u64>,
+    /// Frames to the gateway that were not taken yet, and whether they were given to it without a clear answer.
+    waiting: Vec<Option<(u8, Vec<u8>, bool)>>,
+    sent: usize,
+    taken: usize,
+}
+
+fn peers() -> Vec<String> {
+    (0..PEERS).map(|i| format!("peer {i}")).collect()
+}
+
+/// The account's sessions on a gateway.
+fn near_handles(gateway: &Engine) -> Option<Vec<u64>> {
+    let desk = gateway.account("desk").ok()??;
+    let names = peers();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Some(gateway.sessions(&[desk], &names).unwrap())
+}
+
+impl Far {
+    fn link(gateway: &Engine) -> Self {
+        let far = engine(Location::Memory);
+        gateway.create_account("desk").unwrap();
+        let accounts: Vec<AccountId> = peers().iter().map(|name| far.create_account(name).unwrap()).collect();
+        let bundles: Vec<Bundle> = accounts.iter().map(|&id| bundle(&far.prekeys(id, 1, false).unwrap())).collect();
+        let near = near_handles(gateway).unwrap();
+        let started = gateway.start_sessions(&near, &bundles).unwrap();
+        assert_eq!(started.status, [Status::Ok as u8; PEERS]);
+        let handles = far.sessions(&accounts, &["desk"; PEERS]).unwrap();
+        let mut linked = Self { engine: far, handles, waiting: vec![None; PEERS], sent: 0, taken: 0 };
+        assert_eq!(linked.open(&encrypt(gateway, &near, "hello"), "hello"), PEERS);
+        assert_eq!(linked.answer(gateway, &near), PEERS);
+        linked
+    }
+
+    /// Opens what left; the other rows say why they did not.
+    fn open(&mut self, sent: &Rows, text: &str) -> usize {
+        let left: Vec<usize> = (0..PEERS).filter(|&i| sent.status[i] == Status::Ok as u8).collect();
+        let others = [Status::Busy as u8, Status::Conflict as u8];
+        for i in (0..PEERS).filter(|i| !left.contains(i)) {
+            assert!(others.contains(&sent.status[i]) && row(sent, i).is_empty(), "{i} {:?}", sent.status);
+        }
+        let handles: Vec<u64> = left.iter().map(|&i| self.handles[i]).collect();
+        let kinds: Vec<u8> = left.iter().map(|&i| sent.kinds[i]).collect();
+        let (data, offsets) = packed(&left.iter().map(|&i| row(sent, i)).collect::<Vec<_>>());
+        let opened = self.engine.decrypt(&handles, &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
+        assert!(opened.status.iter().all(|&status| status == Status::Ok as u8), "{:?}", opened.status);
+        assert!((0..left.len()).all(|i| row(&opened, i) == text.as_bytes()));
+        self.sent += left.len();
+        left.len()
+    }
+
+    /// Answers, and delivers again what was not taken; gives how many were.
+    fn answer(&mut self, gateway: &Engine, near: &[u64]) -> usize {
+        let fresh: Vec<usize> = (0..PEERS).filter(|&i| self.waiting[i].is_none()).collect();
+        let handles: Vec<u64> = fresh.iter().map(|&i| self.handles[i]).collect();
+        let made = encrypt(&self.engine, &handles, "answer");
+        for (at, &i) in fresh.iter().enumerate() {
+            assert_eq!(made.status[at], Status::Ok as u8);
+            self.waiting[i] = Some((made.kinds[at], row(&made, at).to_vec(), false));
+        }
+        let frames: Vec<&(u8, Vec<u8>, bool)> = self.waiting.iter().flatten().collect();
+        let kinds: Vec<u8> = frames.iter().map(|frame| frame.0).collect();
+        let (data, offsets) = packed(&frames.iter().map(|frame| &frame.1).collect::<Vec<_>>());
+        let got = gateway.decrypt(near, &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
+        let mut taken = 0;
+        for i in 0..PEERS {
+            let in_doubt = self.waiting[i].as_ref().is_some_and(|frame| frame.2);
+            match got.status[i] {
+                status if status == Status::Ok as u8 => {
+                    assert_eq!(row(&got, i), b"answer");
+                    self.waiting[i] = None;
+                    taken += 1;
+                }
+                // The commit that had no answer was done: the plaintext is still there.
+                status if status == Status::Redelivered as u8 && in_doubt => {
+                    assert_eq!(row(&got, i), b"answer");
+                    self.waiting[i] = None;
+                    taken += 1;
+                }
+                status => {
+                    assert!([Status::Busy as u8, Status::Conflict as u8].contains(&status), "{i} {status}");
+                    assert!(row(&got, i).is_empty());
+                    self.waiting[i].as_mut().expect("it was sent").2 = status == Status::Busy as u8;
+                }
+            }
+        }
+        assert_eq!(gateway.acknowledge(&got, None).unwrap(), taken);
+        self.taken += taken;
+        taken
+    }
+}
+
+/// The name of a database, which the servers of a pair have both.
+fn name(url: &str) -> &str {
+    url.rsplit_once('/').unwrap().1
+}
+
+#[test]
+fn a_gateway_goes_on_when_its_primary_dies() {
+    let Some(bin) = server::available() else { return };
+    let (primary, standby) = Server::start_pair(&bin);
+    let database = primary.database();
+    let url =
+        format!("postgresql://postgres@127.0.0.1:{},127.0.0.1:{}/{}", primary.port, standby.port, name(&database));
+    let near = gateway(&url, "engine=one");
+    let mut far = Far::link(&near);
+    let handles = near_handles(&near).unwrap();
+    let (mut rounds, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        let failover = scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(800));
+            primary.kill();
+            standby.promote();
+        });
+        let begin = Instant::now();
+        while rounds < 30 {
+            assert!(begin.elapsed() < Duration::from_secs(90), "{rounds} {refused}");
+            let text = format!("round {rounds}");
+            let left = far.open(&encrypt(&near, &handles, &text), &text);
+            let taken = far.answer(&near, &handles);
+            refused += 2 * PEERS - left - taken;
+            rounds += usize::from(failover.is_finished() && left == PEERS && taken == PEERS);
+        }
+        failover.join().unwrap();
+    });
+    assert!(refused >= PEERS, "the failover was not noticed");
+    assert!(far.sent > 40 * PEERS && far.taken > 40 * PEERS, "{} {}", far.sent, far.taken);
+    // What another gateway finds is what this one knew.
+    near.close().unwrap();
+    let next = gateway(&url, "engine=two");
+    let handles = near_handles(&next).unwrap();
+    assert_eq!(far.open(&encrypt(&next, &handles, "on"), "on"), PEERS);
+    assert_eq!(far.answer(&next, &handles), PEERS);
+}
+
+#[test]
+fn a_partitioned_old_owner_releases_nothing() {
+    let Some(bin) = server::available() else { return };
+    let (primary, standby) = Server::start_pair(&bin);
+    let database = primary.database();
+    let old = gateway(&database, "engine=old");
+    let mut far = Far::link(&old);
+    let handles = near_handles(&old).unwrap();
+    // The old primary lives, and the old gateway reaches no other server; the standby went over to the other side.
+    standby.promote();
+    let cut_off = std::thread::spawn(move || {
+        let begin = Instant::now();
+        let mut rows = Vec::new();
+        while begin.elapsed() < Duration::from_secs(15) {
+            rows.push(encrypt(&old, &handles, "late"));
+        }
+        rows
+    });
+    let new = gateway(
+        &format!("postgresql://postgres@127.0.0.1:{}/{}", standby.port, name(&database)),
+        "engine=new&shards=all",
+    );
+    let handles = near_handles(&new).unwrap();
+    for _ in 0..10 {
+        assert_eq!(far.open(&encrypt(&new, &handles, "new"), "new"), PEERS);
+        assert_eq!(far.answer(&new, &handles), PEERS);
+    }
+    let late = cut_off.join().unwrap();
+    assert!(!late.is_empty());
+    for rows in late {
+        assert_eq!(rows.status, [Status::Busy as u8; PEERS]);
+        assert!(rows.data.is_empty());
+    }
+    assert_eq!(far.open(&encrypt(&new, &handles, "on"), "on"), PEERS);
+}
+
+#[test]
+fn of_two_engines_that_fight_for_a_shard_one_releases() {
+    let Some(bin) = server::available() else { return };
+    let server = Server::start(&bin);
+    let url = server.database();
+    let one = gateway(&url, "engine=one");
+    let mut far = Far::link(&one);
+    let two = gateway(&url, "engine=two");
+    assert!(near_handles(&two).is_none(), "it is with the other");
+    let all: Vec<u32> = (0..64).collect();
+    let conflict = [Status::Conflict as u8; PEERS];
+    let mut handles = [near_handles(&one), None];
+    for round in 0..8 {
+        let (winner, loser) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
+        let engines = [&one, &two];
+        engines[winner].move_shards(&all, ["one", "two"][winner], true).unwrap();
+        // The loser computes before it is told, or not.
+        let lost = encrypt(engines[loser], handles[loser].as_ref().unwrap(), "lost");
+        assert!(lost.status == conflict && lost.data.is_empty(), "{:?}", lost.status);
+        // Whoever knows the sessions already has them back by itself, after the pause between two looks.
+        std::thread::sleep(Duration::from_millis(150));
+        let winners = handles[winner].get_or_insert_with(|| near_handles(engines[winner]).unwrap()).clone();
+        let text = format!("round {round}");
+        assert_eq!(far.open(&encrypt(engines[winner], &winners, &text), &text), PEERS);
+        assert_eq!(far.answer(engines[winner], &winners), PEERS);
+        match engines[loser].account("desk") {
+            Ok(Some(desk)) => assert!(engines[loser].prekeys(desk, 1, false).is_err()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn calls_from_many_threads_while_shards_move() {
+    let Some(bin) = server::available() else { return };
+    let server = Server::start(&bin);
+    let url = server.database();
+    let engines = [gateway(&url, "engine=one"), gateway(&url, "engine=two")];
+    let mut far = Far::link(&engines[0]);
+    engines[0].move_shards(&[shard(&engines[0])], "two", true).unwrap();
+    let handles: Vec<Vec<u64>> = engines.iter().rev().map(|engine| near_handles(engine).unwrap()).rev().collect();
+    let begin = Instant::now();
+    let moved = AtomicBool::new(false);
+    let released = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..30 {
+                // At times asked for, at times taken.
+                engines[0].move_shards(&[shard(&engines[0])], ["one", "two"][round % 2], round % 3 == 0).unwrap();
+                std::thread::sleep(Duration::from_millis(60));
+            }
+            moved.store(true, Ordering::SeqCst);
+        });
+        let sends: Vec<_> = engines
+            .iter()
+            .zip(&handles)
+            .flat_map(|(engine, handles)| {
+                let moved = &moved;
+                // Two threads on different halves of one engine's sessions.
+                [0, PEERS / 2].map(|first| {
+                    scope.spawn(move || {
+                        let mut frames = Vec::new();
+                        while !moved.load(Ordering::SeqCst) {
+                            // The peer looks at them all together, and keeps no more than 2,000 keys.
+                            std::thread::sleep(Duration::from_millis(3));
+                            let sent = encrypt(engine, &handles[first..first + PEERS / 2], "traffic");
+                            for i in 0..PEERS / 2 {
+                                if sent.status[i] == Status::Ok as u8 {
+                                    frames.push((first + i, sent.kinds[i], row(&sent, i).to_vec()));
+                                }
+                            }
+                        }
+                        frames
+                    })
+                })
+            })
+            .collect();
+        sends.into_iter().flat_map(|sends| sends.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    // They come from two engines, so in no order; each opens, and none twice.
+    let handles: Vec<u64> = released.iter().map(|&(peer, ..)| far.handles[peer]).collect();
+    let kinds: Vec<u8> = released.iter().map(|&(_, kind, _)| kind).collect();
+    let (data, offsets) = packed(&released.iter().map(|(_, _, frame)| frame).collect::<Vec<_>>());
+    let opened = far.engine.decrypt(&handles, &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
+    let failed: Vec<u8> = opened.status.iter().copied().filter(|&status| status != Status::Ok as u8).collect();
+    assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), released.len());
+    assert!(released.len() > 50 * PEERS, "{}", released.len());
+    far.sent += released.len();
+}
+
+#[test]
+fn a_shared_store_is_strict() {
+    let Some(bin) = server::available() else { return };
+    let server = Server::start(&bin);
+    let url = server.database();
+    let one = gateway(&url, "engine=one");
+    let location = Location::Postgres { url: format!("{url}?engine=two&shards=all"), key: Secret::copy_of(&[7; 32]) };
+    let leased = Engine::open(Options { durability: Durability::Leased(64), ..options(location) });
+    assert!(matches!(leased.map(drop), Err(Error::Malformed(text)) if text.contains("strict")));
+    // It has taken nothing.
+    assert!(one.shards().unwrap().iter().all(|shard| shard.engine == "one"));
+}
+
+/// The account's shard.
+fn shard(engine: &Engine) -> u32 {
+    engine.shards().unwrap().into_iter().find(|shard| shard.accounts == 1).unwrap().number
+}

@@ -1,0 +1,149 @@
+"""Gateways that share a PostgreSQL store: opening, statuses, `interlane shards`. What becomes of frames when
+servers and engines fail is tested in Rust (rust/engine/tests/postgres.rs)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import interlane
+import postgres
+import pytest
+from command_line import interlane as run
+from command_line import json_lines
+from interlane import Status
+
+KEY = bytes(range(32))
+KEY_VARIABLE = {"INTERLANE_KEY": KEY.hex()}
+SHARDS = 64
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    with postgres.server() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: postgres.Server, request: pytest.FixtureRequest) -> str:
+    name = "".join(letter for letter in request.node.name if letter.isalnum())[:60]
+    server.sql(f'CREATE DATABASE "{name}"')
+    return server.url(name)
+
+
+def gateway(url: str, name: str, shards: str = "free") -> interlane.Engine:
+    return interlane.open(f"{url}?engine={name}&shards={shards}", key=KEY)
+
+
+def test_a_store_comes_back_with_its_sessions(url: str) -> None:
+    far = interlane.open(":memory:").account("ada", create=True)
+    with gateway(url, "one") as engine:
+        desk = engine.account("desk", create=True)
+        assert desk.start_sessions(["ada"], list(far.prekeys(one_time=1).bundles())).ok.all()
+        first = desk.encrypt(["ada"], [b"hello"])
+    with gateway(url, "two") as engine:
+        desk = engine.account("desk")
+        second = desk.encrypt(["ada"], [b"again"])
+        assert engine.stats()["store_bytes"] > 0
+        assert engine.accounts() == ["desk"]
+    for sent, text in ((first, b"hello"), (second, b"again")):
+        assert far.decrypt(["desk"], sent.kinds, sent.data, sent.offsets).tolist() == [text]
+
+
+def test_rows_of_another_engines_account_are_conflict_and_it_says_whose(url: str) -> None:
+    far = interlane.open(":memory:").account("ada", create=True)
+    with gateway(url, "one") as one, gateway(url, "two") as two:
+        desk = one.account("desk", create=True)
+        desk.start_sessions(["ada"], list(far.prekeys(one_time=1).bundles()))
+        with pytest.raises(
+            interlane.StoreError, match=r"account desk is in shard 39, which engine one has: call there"
+        ):
+            two.account("desk", create=True)
+        two.move_shards(range(SHARDS), "two", force=True)
+        lost = desk.encrypt(["ada", "nobody"], [b"x", b"y"])
+        assert [row.status for row in lost] == [Status.CONFLICT] * 2
+        assert lost.data.size == 0
+        with pytest.raises(interlane.StoreError, match="which engine two has: call there"):
+            desk.prekeys(1)
+        sent = two.account("desk").encrypt(["ada"], [b"hello"])
+        assert far.decrypt(["desk"], sent.kinds, sent.data, sent.offsets).tolist() == [b"hello"]
+
+
+def test_what_a_shared_store_is_not_given_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INTERLANE_KEY", raising=False)
+    with pytest.raises(interlane.MalformedCall, match="INTERLANE_KEY"):
+        interlane.open(f"{url}?engine=one")
+    with pytest.raises(interlane.MalformedCall, match="name this engine"):
+        interlane.open(url, key=KEY)
+    with pytest.raises(interlane.MalformedCall, match="postgresql://"):
+        interlane.open("mysql://host/database", key=KEY)
+    gateway(url, "one").close()
+    with pytest.raises(interlane.StoreError, match="another operator key"):
+        interlane.open(f"{url}?engine=one", key=bytes(32))
+    with pytest.raises(interlane.StoreBusy, match="cannot be reached"):
+        interlane.open("postgresql://postgres@127.0.0.1:1/x?engine=one", key=KEY)
+    memory = interlane.open(":memory:")
+    with pytest.raises(interlane.MalformedCall, match="one owner"):
+        memory.shards()
+    with pytest.raises(interlane.MalformedCall, match="one owner"):
+        memory.move_shards([1], "x")
+
+
+def test_the_command_line_shows_and_moves_shards(url: str) -> None:
+    with gateway(url, "one") as one, gateway(url, "two") as two:
+        desk = one.account("desk", create=True)
+        shard = next(shard for shard in one.shards() if shard.accounts)
+        shown = json_lines(run("shards", "show", "--json", "--store", url, **KEY_VARIABLE).stdout)
+        assert shown == [json.loads(json.dumps(fields)) for fields in map(vars_of, one.shards())]
+        table = run("shards", "show", "--store", url, **KEY_VARIABLE).stdout.decode()
+        assert "0-63" in table
+        assert "served" in table
+
+        # It is idle: it is asked, and does not hear it before it calls.
+        asked = run(
+            "shards",
+            "take",
+            str(shard.number),
+            "--to",
+            "two",
+            "--wait",
+            "0.5",
+            "--store",
+            url,
+            **KEY_VARIABLE,
+        )
+        assert asked.returncode == 3
+        assert b"1 of 1 shards are still with one" in asked.stderr
+        desk.prekeys(1)
+        with pytest.raises(interlane.StoreError, match="call there"):
+            desk.prekeys(1)
+        assert two.account("desk").prekeys(1).one_time_prekeys
+        done = run("shards", "take", str(shard.number), "--to", "two", "--store", url, **KEY_VARIABLE)
+        assert done.stdout == b"1 shards moved\n"
+
+        forced = run("shards", "take", "all", "--to", "two", "--force", "--store", url, **KEY_VARIABLE)
+        assert forced.stdout == b"64 shards moved\n"
+        assert {shard.engine for shard in two.shards()} == {"two"}
+        drained = run("shards", "drain", "two", "--force", "--store", url, **KEY_VARIABLE)
+        assert drained.stdout == b"64 shards moved\n"
+        assert not any(shard.engine or shard.serving for shard in one.shards())
+        assert run("shards", "drain", "two", "--store", url, **KEY_VARIABLE).stdout == b"two has no shards\n"
+
+
+def vars_of(shard: interlane.Shard) -> dict[str, object]:
+    return {name: getattr(shard, name) for name in shard.__dataclass_fields__}
+
+
+def test_the_command_line_refuses_what_makes_no_sense(url: str) -> None:
+    gateway(url, "one").close()
+    for numbers in ("64", "5-3", "x", "-1", "1,,2", ""):
+        refused = run("shards", "take", "--to", "two", "--store", url, "--", numbers, **KEY_VARIABLE)
+        assert refused.returncode == 2, numbers
+        assert b"names no shards" in refused.stderr
+    assert run("shards", "drain", "two", "--to", "two", "--store", url, **KEY_VARIABLE).returncode == 2
+    in_file = run("shards", "show", "--store", "gateway.db", **KEY_VARIABLE)
+    assert in_file.returncode == 2
+    assert b"one owner" in in_file.stderr
+    nothing = run("shards", "show", "--store", url.rsplit("/", 1)[0] + "/postgres", **KEY_VARIABLE)
+    assert nothing.returncode == 3
+    assert b"has no store of interlane's" in nothing.stderr
