@@ -49,6 +49,7 @@ lint: $(NATIVE) ## formats, clippy, ruff, mypy, stubs, layers, licences
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	cargo clippy --release --manifest-path benches/allocations/Cargo.toml --target-dir target -- -D warnings
+	$(BIN)/python tests/tiers/aarch64.py check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

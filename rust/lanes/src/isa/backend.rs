@@ -75,10 +75,17 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         (Backend::Avx512(_), Step::X25519 | Step::X25519Base) => ("AVX-512 IFMA, 8 lanes", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Sign | Step::Verify) => ("AVX-512 IFMA, 8 lanes", 1), // Zen 5
+        // No such CPU was at hand: from how many rows on lanes take fewer instructions, counted under QEMU.
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         (Backend::NeonCrypto(_), Step::Hash) => ("SHA-2 instructions, 4 rows side by side", 3),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-        (Backend::Neon(_), Step::Hash) => ("NEON, 4 lanes", 3),
+        (Backend::NeonCrypto(_), Step::CbcEncrypt) => ("AES instructions, 4 rows side by side", 3),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::NeonCrypto(_), Step::Gcm) => ("AES instructions, 4 rows side by side", 2),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::NeonCrypto(_), Step::ChaCha20Poly1305) => ("NEON, 4 lanes", 3),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::Neon(_), Step::Hash) => ("NEON, 4 lanes", 2),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         (Backend::NeonCrypto(_) | Backend::Neon(_), _) => return None,
     };

@@ -1,8 +1,9 @@
-//! 2 limbs a vector, multiplied 32 bits by 32.
+//! 2 limbs a vector, multiplied 32 bits by 32, or as doubles: with two multiplications that round once, one product gives
+//! its nearest multiple of 2^51 and the exact rest.
 
 use super::words::U32x4;
 use super::{Neon, Tier};
-use crate::isa::field25519::radix25::Fe25;
+use crate::isa::field25519::radix51::Fe51;
 use crate::isa::{Limb, Limbs};
 use core::arch::aarch64::*;
 use core::marker::PhantomData;
@@ -24,7 +25,7 @@ impl<T> U64x2<T> {
 impl<T: Tier> Limbs for Neon<T> {
     const MADD52: bool = false;
     type U64 = U64x2<T>;
-    type Field = Fe25<U64x2<T>>;
+    type Field = Fe51<U64x2<T>, true>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x2<T> {
@@ -129,4 +130,32 @@ impl<T: Tier> Limb for U64x2<T> {
         // SAFETY: a value of this type exists only where the features do.
         Self::new(unsafe { vreinterpretq_u64_u8(vrev64q_u8(vreinterpretq_u8_u64(self.0))) })
     }
+    const ABOVE51: [u64; 2] = [ROUND.to_bits(), SPLIT.to_bits()];
+    #[inline(always)]
+    fn madd51_low(self, a: Self, b: Self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self::new(unsafe {
+            let rest = vsubq_f64(vdupq_n_f64(SPLIT + ROUND), split(a.0, b.0));
+            vaddq_u64(self.0, vreinterpretq_u64_f64(vfmaq_f64(rest, vcvtq_f64_u64(a.0), vcvtq_f64_u64(b.0))))
+        })
+    }
+    #[inline(always)]
+    fn madd51_high(self, a: Self, b: Self) -> Self {
+        // SAFETY: a value of this type exists only where the features do.
+        Self::new(unsafe { vaddq_u64(self.0, vreinterpretq_u64_f64(split(a.0, b.0))) })
+    }
+}
+
+/// 2^52: a double from here on to 2^53 is a whole number, and its bits count them.
+const WHOLE: f64 = (1_u64 << 52) as f64;
+/// 2^103: a double from here on to 2^104 is a multiple of 2^51, and its bits count them.
+const SPLIT: f64 = WHOLE * (1_u64 << 51) as f64;
+/// 3 · 2^51: added to a number within ±2^50, it gives one whose bits count ones.
+const ROUND: f64 = WHOLE * 1.5;
+
+/// [`SPLIT`] plus the multiple of 2^51 nearest to the product.
+#[target_feature(enable = "neon")]
+#[inline]
+fn split(a: uint64x2_t, b: uint64x2_t) -> float64x2_t {
+    vfmaq_f64(vdupq_n_f64(SPLIT), vcvtq_f64_u64(a), vcvtq_f64_u64(b))
 }

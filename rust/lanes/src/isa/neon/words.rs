@@ -33,6 +33,7 @@ impl<T> U32x4<T> {
 impl<T: Tier> Words for Neon<T> {
     const WIDTH: usize = 4;
     type U32 = U32x4<T>;
+    const GROUPS: usize = 4;
     type Groups<G: Copy> = [G; 4];
 
     #[inline(always)]
@@ -53,7 +54,7 @@ impl<T: Tier> Words for Neon<T> {
         load_words(self, rows, 0)
     }
     #[inline(always)]
-    fn load_blocks(self, rows: &[[u8; 64]]) -> [U32x4<T>; 16] {
+    fn load_blocks(self, rows: &[&[u8; 64]]) -> [U32x4<T>; 16] {
         load_words(self, rows, 0)
     }
     #[inline(always)]
