@@ -80,7 +80,7 @@ on_each!(
 /// What every loop relies on: elements below `TIGHT` give products below `PRODUCT`, and these and their sums elements below
 /// `TIGHT`.
 fn field_operations_keep_their_bounds<S: Shape>() {
-    let (x, z) = (tight::<S>(), product::<S>());
+    let (x, y, z) = (tight::<S>(), product::<S>(), product::<S>());
     is_tight::<S>(x);
     is_product::<S>(z);
 
@@ -92,9 +92,9 @@ fn field_operations_keep_their_bounds<S: Shape>() {
     // The sums that kernels carry, and more.
     is_tight::<S>(Fe::<S>::carry(z));
     is_tight::<S>(Fe::<S>::carry(z + z));
-    is_tight::<S>(Fe::<S>::carry(z - z));
+    is_tight::<S>(Fe::<S>::carry(z - y));
     is_tight::<S>(Fe::<S>::carry(z + z - z));
-    is_tight::<S>(Fe::<S>::carry(z - z + (z + z)));
+    is_tight::<S>(Fe::<S>::carry(z - y + (z + z)));
     is_tight::<S>(Fe::<S>::carry(z + z + z + z + z));
     is_tight::<S>(x.negated());
 

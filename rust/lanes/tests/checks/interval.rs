@@ -128,7 +128,7 @@ macro_rules! operator {
 
 operator!(Add, add, LimbAdd, |a, b| Self::exact(a.least.checked_add(b.least), a.most.checked_add(b.most)));
 operator!(Sub, sub, LimbSub, |a, b| Self::exact(a.least.checked_sub(b.most), a.most.checked_sub(b.least)));
-operator!(BitXor, bitxor, LimbXor, |a, b| Self::new(0, a.ones() | b.ones()));
+operator!(BitXor, bitxor, LimbXor, |a, b| Self::new(0, a.ones().max(b.ones())));
 // The value as it is where a mask has all its bits; otherwise from zero to the smaller.
 operator!(BitAnd, bitand, LimbAnd, |a, b| {
     let whole = |value: Self, mask: Self| {
