@@ -107,7 +107,7 @@ pub(super) struct Multiple<I: Isa> {
     pub(super) digits: [I::U64; 4],
 }
 
-/// Sixteenths and eights: four bits `w` of `n + 88…8` are the digit `w − 8` of `n`. `n` is below 2^255.
+/// Sixteenths and eights: four bits `w` of `n + 88…8` are the digit `w − 8` of `n`. `n` is below 2^254: no carry is left.
 #[inline]
 pub(super) fn digits(n: &[u8; 32]) -> [u8; 32] {
     let mut digits = [0; 32];

@@ -8,7 +8,7 @@
 //!
 //! A number is a few limbs, of as many bits as the instruction set's multiplier suits: three of 44, 44 and 42 bits where it
 //! takes 52, five of 26 bits where it takes 32. Numbers are carried so far only that the next multiplication may read them;
-//! `tests::no_limb_overflows` proves for every input that this is far enough.
+//! `tests/checks/bounds.rs` proves for every input that this is far enough.
 
 use crate::isa::{Isa, Limb, Part, Pieces, WIDEST};
 use crate::kernels::covered::{Block, Covered, Runs, ZERO};

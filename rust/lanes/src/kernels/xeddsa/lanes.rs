@@ -8,7 +8,7 @@
 
 use super::{EncodeOwn, Expand, Expanded, NONCE_PREFIX, SIGN_BIT, Sign, UNKNOWN, Verify, s_of, signed};
 use crate::isa::limbs::{load_limbs, store_limbs};
-use crate::isa::{Field, Isa};
+use crate::isa::{Field, Isa, Limb};
 use crate::kernels::edwards25519::{
     Encoded, EvenX, GROUP, GROUP_ROWS, Inverses, Multiple, PlusBase, ProductPlus, Reduced, base_digits, digits,
     neutral, table,
@@ -249,7 +249,7 @@ impl Verify<'_> {
                 let [x, y, _] = *point;
                 // −A: its x is odd where that of A is to be even.
                 let [sign, _] = load_limbs(isa, &signs[lanes.clone()]);
-                let x = I::Field::choose(sign, x, x.negated());
+                let x = I::Field::choose(sign.low(1), x, x.negated());
                 let multiple = Multiple::<I> { point: [x, y], digits: load_limbs(isa, &h[..lanes.len()]) };
                 let digits = load_limbs(isa, &s[lanes]);
                 *point = isa.call(PlusBase::<I> { point: isa.call(multiple), digits, table: table(isa) });
