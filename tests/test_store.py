@@ -140,7 +140,7 @@ def test_what_is_closed_opens_again(path: Path) -> None:
         assert line.bell.group(GROUP).accept(["desk"], [distribution]).ok.all()
         identity, stock = desk.identity, desk.prekeys(7).one_time_prekeys
         peers = acquaintances(desk)
-    assert sorted(os.listdir(path.parent)) == ["gateway.db"]
+    assert sorted(os.listdir(path.parent)) == ["gateway.db", "gateway.db.generation"]
     for _ in range(3):
         with opened(path) as engine:
             desk = engine.account("desk")

@@ -144,13 +144,18 @@ impl Generation {
 
     /// Waits until nobody copies the store.
     pub(super) fn hold(&self) -> Result<(), Error> {
-        let (path, file) = &self.places[0];
+        let Some((path, file)) = self.places.first() else { return Ok(()) };
         file.lock().map_err(|error| failed(path, &error))
+    }
+
+    /// Lets go of the files, and of what was held: who comes after may open them, or their disk be taken away.
+    pub(super) fn close(&mut self) {
+        self.places.clear();
     }
 
     pub(super) fn release(&self) {
         // It goes with the file too.
-        let _ = self.places[0].1.unlock();
+        let _ = self.places.first().map(|(_, file)| file.unlock());
     }
 }
 

@@ -677,7 +677,7 @@ impl Store for SqliteStore {
             let connection = self.connection.take().ok_or(Error::Closed)?;
             let _ = self.generation.hold();
             drop(connection);
-            self.generation.release();
+            self.generation.close();
             self.owner = None;
             return Ok(());
         }
@@ -691,7 +691,7 @@ impl Store for SqliteStore {
             let closed = self.connection.take().map(Connection::close);
             closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))
         });
-        self.generation.release();
+        self.generation.close();
         closed?;
         self.owner = None;
         Ok(())
