@@ -549,7 +549,11 @@ def test_a_forked_child_refuses(line: Desks) -> None:
         ({"durability": "leased", "lease": 1_901}, "lease: 1901; give a number from 1 to 1900"),
         ({"backend": "abacus"}, 'backend: "abacus" is not one of this machine; available: .*portable'),
         ({"_seed": b"short"}, "_seed: 5 bytes; give 32"),
-        ({"path": "postgresql://here"}, "path: 'postgresql://here'"),
+        ({"path": "mysql://here"}, "path: 'mysql://here'"),
+        (
+            {"path": "postgresql://here", "key": bytes(32), "generation": "g"},
+            "generation: only a store in a file",
+        ),
         ({"path": ""}, "path: ''"),
     ],
 )

@@ -99,6 +99,8 @@ def open(
     if not name or (url is None and "://" in name):
         raise MalformedCall(f'path: {name!r}; give a file\'s path, ":memory:" or "postgresql://…"')
     store = None if name == MEMORY or url is not None else Path(name)
+    if generation is not None and store is None:
+        raise MalformedCall("generation: only a store in a file has one; leave it away")
     wrapping = None if name == MEMORY else operator_key(key, store)
     return Engine(
         store,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -96,7 +96,7 @@ def _observer(store: StoreOptions) -> interlane.Engine:
     parts = urlsplit(store.path)
     options = [(name, value) for name, value in parse_qsl(parts.query) if name not in ("shards", "engine")]
     query = urlencode([*options, ("shards", "none")])
-    return StoreOptions(urlunsplit(parts._replace(query=query)), store.key).open(threads=1)
+    return replace(store, path=urlunsplit(parts._replace(query=query))).open(threads=1)
 
 
 def _numbers(text: str, count: int) -> set[int]:
