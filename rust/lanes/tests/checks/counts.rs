@@ -51,7 +51,7 @@ fn count<S: Shape>(to: &mut String) {
     tile::limbs::<S>(|name, tally| limbs.push((name, tally)));
     to.push_str("\nHashes and ciphers.\n\n");
     table(0..LIMBS, &words, to);
-    to.push_str("\nPoly1305 in those, and curves.\n\n");
+    to.push_str("\nPoly1305 in those, SHA-512, and curves.\n\n");
     for (_, tally) in &mut words {
         tally[..LIMBS].fill(0);
     }

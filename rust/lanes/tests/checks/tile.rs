@@ -5,7 +5,7 @@ use crate::shapes::Shape;
 use crate::tally::{Tally, take};
 use interlane_lanes::isa::{Kernel, TILE};
 use interlane_lanes::kernels::hkdf::{Hkdf, Info};
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hmac, sha256, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hmac, sha256, sha512, x25519, xeddsa};
 
 /// Kernels of words and pieces.
 pub(crate) fn words<S: Shape>(mut done: impl FnMut(&'static str, Tally)) {
@@ -73,6 +73,9 @@ pub(crate) fn limbs<S: Shape>(mut done: impl FnMut(&'static str, Tally)) {
         run();
         done(name, take());
     };
+    let mut digests = [[0; 64]; TILE];
+    let long = &[&[0; 330][..]; TILE];
+    count("sha512::Digest, 330 bytes", &mut || sha512::Digest { messages: long, out: &mut digests }.in_lanes(isa));
     count("x25519::Agree", &mut || {
         x25519::Agree { scalars: keys, points: keys, out: &mut out, ok: &mut ok }.in_lanes(isa);
     });
