@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, optimization_barrier};
+use zeroize::{ZeroizeOnDrop, optimization_barrier};
 
 /// `N` secret bytes: zeroed when dropped, compared in constant time, never printed, copied only by name.
 pub struct Secret<const N: usize>([u8; N]);
@@ -23,7 +23,8 @@ impl<const N: usize> Secret<N> {
     /// Takes the bytes over and zeroes where they were.
     pub fn take(bytes: &mut [u8; N]) -> Self {
         let secret = Self(*bytes);
-        bytes.zeroize();
+        *bytes = [0; N];
+        optimization_barrier(bytes);
         secret
     }
 

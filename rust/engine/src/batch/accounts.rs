@@ -97,16 +97,16 @@ pub(crate) struct Account {
 }
 
 /// Public keys of private ones.
-pub(crate) fn pairs(backend: Backend, mut privates: Vec<Secret<32>>) -> Vec<KeyPair> {
-    let scalars = SecretColumn::copy_of(privates.iter());
+pub(crate) fn pairs(backend: Backend, mut privates: SecretColumn<32>) -> Vec<KeyPair> {
     let mut publics = vec![[0; 32]; privates.len()];
-    backend.run(PublicKey { scalars: &scalars, out: &mut publics });
-    privates.iter_mut().zip(publics).map(|(private, public)| KeyPair { private: take(private), public }).collect()
+    backend.run(PublicKey { scalars: &privates, out: &mut publics });
+    let privates = privates.iter_mut().map(Secret::take);
+    privates.zip(publics).map(|(private, public)| KeyPair { private, public }).collect()
 }
 
 /// The pair of one private key.
 pub(crate) fn pair(backend: Backend, private: Secret<32>) -> KeyPair {
-    take(&mut pairs(backend, vec![private])[0])
+    take(&mut pairs(backend, SecretColumn::copy_of([&private].into_iter()))[0])
 }
 
 /// Seconds since 1970.
@@ -202,7 +202,7 @@ impl Account {
             signed.push(Arc::new(SignedPrekey { id, pair, signature, made_at }));
         }
         let (one_time_ids, privates): (Vec<u32>, Vec<Secret<32>>) = import.one_time_prekeys.into_iter().unzip();
-        let one_time = pairs(backend, privates);
+        let one_time = pairs(backend, SecretColumn::copy_of(privates.iter()));
         let mut profile =
             Box::new(Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids });
         let id = store.create_account(name, &mut |account| {
@@ -309,8 +309,7 @@ impl Account {
         }
         let first_one_time = usize::from(signing);
         let randomness = randomness(first_one_time + one_time as usize)?;
-        let privates =
-            (0..first_one_time + one_time as usize).map(|row| randomness.draw(row, Purpose::PrivateKey)).collect();
+        let privates = randomness.draws(0..u32::from(signing) + one_time, [Purpose::PrivateKey]);
         let made = pairs(backend, privates);
         let (made, one_time_pairs) = made.split_at(first_one_time);
         let mut changes = Changes::default();

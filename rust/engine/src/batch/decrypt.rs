@@ -595,10 +595,8 @@ impl<'a> Run<'a> {
         let backend = self.engine.backend;
         let mut turning: Vec<&mut Attempt<'a>> =
             attempts.iter_mut().filter(|attempt| attempt.turned && !attempt.failed).collect();
-        let privates = turning
-            .iter()
-            .map(|attempt| self.incoming.randomness.draw(attempt.trial.row as usize, Purpose::RatchetKey))
-            .collect();
+        let rows = turning.iter().map(|attempt| attempt.trial.row);
+        let privates = self.incoming.randomness.draws(rows, [Purpose::RatchetKey]);
         let mut fresh = pairs(backend, privates);
         let mut agreements = Agreements::with_capacity(turning.len());
         for (attempt, pair) in turning.iter().zip(&fresh) {

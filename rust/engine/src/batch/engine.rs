@@ -332,9 +332,14 @@ impl Engine {
         }
     }
 
+    /// Whether messages are padded.
+    pub(super) fn pads_messages(&self) -> bool {
+        self.padding == MessagePadding::On
+    }
+
     /// Randomness for the padding of `rows` rows, where messages are padded.
     pub(super) fn padding_randomness(&self, rows: usize) -> Result<Option<Randomness>, Error> {
-        (self.padding == MessagePadding::On).then(|| self.source.call(self.backend, rows)).transpose()
+        self.pads_messages().then(|| self.source.call(self.backend, rows)).transpose()
     }
 
     pub(super) fn accounts_of_run(&self) -> RunAccounts<'_> {

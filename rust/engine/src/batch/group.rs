@@ -7,14 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
-use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Expanded, Sign, Verify};
+use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Sign, Verify};
 
-use super::accounts::{AccountId, pair};
+use super::accounts::{AccountId, pairs};
 use super::buffer::{Arrivals, Repeats};
 use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
 use super::lease::{self, Ahead, ChainAt, Copied, Marks, Rest};
 use super::plan::{Claims, Entry, Plan};
-use super::randomness::{Purpose, Randomness};
+use super::randomness::{Purpose, Randomness, number};
 use super::records::{self, SenderKeyRecord};
 use super::rows::{Kind, Outcome, Packed, Rows};
 use super::tile;
@@ -22,7 +22,7 @@ use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::{MAX_PLAINTEXT, MAX_ROWS};
 use crate::ratchet::{ChainKey, GROUP_KEY_BYTES, GROUP_KEY_INFO, GroupKeys, OwnSenderKey, SenderKeyStates};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretColumn};
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{DistributionMessage, SIGNATURE_BYTES, SenderKeyHeader, SenderKeyMessage, block_padding};
 
@@ -382,13 +382,31 @@ impl Engine {
     fn group_distribute_rows(&self, handles: &[u64]) -> Result<Rows, Error> {
         let plan = self.plan_groups(handles)?;
         let randomness = self.source.call(self.backend, handles.len())?;
+        let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
+            self.distribute_group(&plan, &plan.entries[part], &randomness)
+        });
+        let rows = self.end(handles.len(), &plan, runs, true)?;
+        self.count(&rows, None);
+        Ok(rows)
+    }
+
+    fn distribute_group(&self, plan: &Plan<'_>, entries: &[Entry], randomness: &Randomness) -> Ended {
         let mut ended = Ended::default();
-        for (at, entry) in self.scratches(&plan, &plan.entries, true, &mut ended) {
+        let kept = self.scratches(plan, entries, true, &mut ended);
+        let lacks = |at: usize| matches!(&*ended.scratches[at].record, SenderKeyRecord::Own(None));
+        let lacking: Vec<(usize, u32)> = kept
+            .iter()
+            .filter(|(at, _)| lacks(*at))
+            .filter_map(|(at, entry)| Some((*at, plan.rows_of(entry).next()?)))
+            .collect();
+        for ((at, _), own) in lacking.iter().zip(self.new_sender_keys(&lacking, randomness)) {
+            let scratch = &mut ended.scratches[*at];
+            *scratch.record = SenderKeyRecord::Own(Some(own));
+            scratch.dirty = true;
+        }
+        for (at, entry) in kept {
             for row in plan.rows_of(&entry) {
-                let Scratch { record, dirty, .. } = &mut ended.scratches[at];
-                let SenderKeyRecord::Own(own) = &mut **record else { continue };
-                *dirty |= own.is_none();
-                let own = own.get_or_insert_with(|| new_sender_key(self, &randomness, row as usize));
+                let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[at].record else { continue };
                 let message = DistributionMessage {
                     id: own.id,
                     iteration: u32::try_from(own.chain.index).unwrap_or(u32::MAX),
@@ -402,9 +420,26 @@ impl Engine {
                 ended.outcomes.push(Outcome { row, status, kind, events, start, len });
             }
         }
-        let rows = self.end(handles.len(), &plan, vec![ended], true)?;
-        self.count(&rows, None);
-        Ok(rows)
+        ended
+    }
+
+    /// Fresh sender keys, each drawn for the row that first distributes it.
+    fn new_sender_keys(&self, rows: &[(usize, u32)], randomness: &Randomness) -> Vec<OwnSenderKey> {
+        let rows = || rows.iter().map(|(_, row)| *row);
+        let privates = randomness.draws(rows(), [Purpose::SenderSigning]);
+        let mut encodings = vec![[0; 32]; privates.len()];
+        self.backend.run(EncodeOwn { privates: &privates, out: &mut encodings });
+        let mut others = randomness.draws(rows(), [Purpose::SenderChain, Purpose::Number]);
+        let pairs = pairs(self.backend, privates).into_iter().zip(encodings);
+        pairs
+            .zip(others.chunks_exact_mut(2))
+            .map(|((signing, encoding), others)| OwnSenderKey {
+                id: number(&others[1]) & 0x7fff_ffff,
+                chain: ChainKey::first(Secret::take(&mut others[0])),
+                signing,
+                encoding,
+            })
+            .collect()
     }
 
     /// Takes distribution messages of senders in. A message that repeats a known key changes nothing and is OK.
@@ -418,23 +453,36 @@ impl Engine {
     fn group_accept_rows(&self, handles: &[u64], messages: Packed<'_>) -> Result<Rows, Error> {
         check_lengths("data", handles.len(), messages.len())?;
         let plan = self.plan_groups(handles)?;
-        let mut ended = Ended::default();
-        for (at, entry) in self.scratches(&plan, &plan.entries, false, &mut ended) {
-            for row in plan.rows_of(&entry) {
-                let Scratch { record, dirty, .. } = &mut ended.scratches[at];
-                let SenderKeyRecord::Theirs(states) = &mut **record else { continue };
-                ended.outcomes.push(match DistributionMessage::parse(messages.row(row as usize)) {
-                    Some(message) => {
-                        *dirty |= states.accept(message, |key| expand(self, key));
-                        Outcome::done(row, Events::default())
-                    }
-                    None => Outcome::failed(row, Status::Invalid),
-                });
-            }
-        }
-        let rows = self.end(handles.len(), &plan, vec![ended], false)?;
+        let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
+            self.accept_group(&plan, &plan.entries[part], messages)
+        });
+        let rows = self.end(handles.len(), &plan, runs, false)?;
         self.count(&rows, None);
         Ok(rows)
+    }
+
+    fn accept_group(&self, plan: &Plan<'_>, entries: &[Entry], messages: Packed<'_>) -> Ended {
+        let mut ended = Ended::default();
+        let mut accepted = Vec::new();
+        for (at, entry) in self.scratches(plan, entries, false, &mut ended) {
+            for row in plan.rows_of(&entry) {
+                match DistributionMessage::parse(messages.row(row as usize)) {
+                    Some(message) => accepted.push((at, row, message)),
+                    None => ended.outcomes.push(Outcome::failed(row, Status::Invalid)),
+                }
+            }
+        }
+        // What is kept of each signing key; of one that is known already, too: those are few.
+        let keys: Vec<[u8; 32]> = accepted.iter().map(|(_, _, message)| message.signing_key).collect();
+        let mut expanded = vec![None; keys.len()];
+        self.backend.run(Expand { publics: &keys, out: &mut expanded });
+        for ((at, row, message), expanded) in accepted.into_iter().zip(expanded) {
+            let Scratch { record, dirty, .. } = &mut ended.scratches[at];
+            let SenderKeyRecord::Theirs(states) = &mut **record else { continue };
+            *dirty |= states.accept(message, expanded);
+            ended.outcomes.push(Outcome::done(row, Events::default()));
+        }
+        ended
     }
 
     /// Drops one's own sender keys; the next distribution makes others.
@@ -482,7 +530,7 @@ impl Engine {
 
     fn seal_group(&self, plan: &Plan<'_>, entries: &[Entry], plaintexts: Packed<'_>, randomness: &Randomness) -> Ended {
         let mut ended = Ended::default();
-        let mut rows = Vec::new();
+        let mut rows = Vec::with_capacity(entries.iter().map(|entry| entry.rows as usize).sum());
         for (at, entry) in self.scratches(plan, entries, true, &mut ended) {
             let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[at].record else {
                 ended.outcomes.extend(plan.rows_of(&entry).map(|row| Outcome::failed(row, Status::NoSenderKey)));
@@ -500,14 +548,21 @@ impl Engine {
                     ended.outcomes.push(Outcome::failed(row, Status::Exhausted));
                     continue;
                 };
-                let message_padding =
-                    self.message_padding(Some(randomness.draw(row as usize, Purpose::Padding).expose()[0]));
-                let padded = len + message_padding;
-                let header = SenderKeyHeader { id: own.id, iteration, ciphertext_len: padded + block_padding(padded) };
-                rows.push(Outgoing { row, scratch: at, wave, header, message_padding });
+                let header = SenderKeyHeader { id: own.id, iteration, ciphertext_len: len };
+                rows.push(Outgoing { row, scratch: at, wave, header, message_padding: 0 });
                 wave += 1;
             }
             ended.scratches[at].dirty = wave > 0;
+        }
+        if self.pads_messages() {
+            let spreads = randomness.draws(rows.iter().map(|row| row.row), [Purpose::Padding]);
+            for (row, spread) in rows.iter_mut().zip(spreads.iter()) {
+                row.message_padding = self.message_padding(Some(spread[0]));
+            }
+        }
+        for Outgoing { header, message_padding, .. } in &mut rows {
+            header.ciphertext_len += *message_padding;
+            header.ciphertext_len += block_padding(header.ciphertext_len);
         }
         let place = |row: &Outgoing| (row.scratch, row.wave);
         let seeds =
@@ -515,20 +570,15 @@ impl Engine {
                 SenderKeyRecord::Own(Some(own)) => Some(&mut own.chain),
                 _ => None,
             });
+        let first = ended.outcomes.len();
         for (rows, seeds) in rows.chunks(TILE).zip(seeds.chunks(TILE)) {
-            self.seal_group_tile(rows, seeds, plaintexts, randomness, &mut ended);
+            self.seal_group_tile(rows, seeds, plaintexts, &mut ended);
         }
+        self.sign_group(&rows, first, randomness, &mut ended);
         ended
     }
 
-    fn seal_group_tile(
-        &self,
-        rows: &[Outgoing],
-        seeds: &[[u8; 32]],
-        plaintexts: Packed<'_>,
-        randomness: &Randomness,
-        ended: &mut Ended,
-    ) {
+    fn seal_group_tile(&self, rows: &[Outgoing], seeds: &[[u8; 32]], plaintexts: Packed<'_>, ended: &mut Ended) {
         let n = rows.len();
         let keys = group_keys(self, seeds);
         let begin = ended.bytes.len();
@@ -557,28 +607,32 @@ impl Engine {
             *text = &mut frame[end - row.header.ciphertext_len..end];
         }
         self.backend.run(cbc::Encrypt { keys: &keys.0[..n], ivs: &keys.1[..n], rows: &mut texts[..n] });
-        let (mut privates, mut randoms) = (tile::column::<32>(), tile::column::<64>());
-        let mut encodings = [[0; 32]; TILE];
-        let mut signed: [&[u8]; TILE] = [&[]; TILE];
-        for (lane, (row, frame)) in rows.iter().zip(&frames).enumerate() {
+    }
+
+    /// Signs the frames that the outcomes from `first` on name: more rows than a tile has share an inversion.
+    fn sign_group(&self, rows: &[Outgoing], first: usize, randomness: &Randomness, ended: &mut Ended) {
+        let randoms = randomness.signatures(rows.iter().map(|row| row.row));
+        let mut privates = SecretColumn::<32>::zeroes(rows.len());
+        let (mut encodings, mut signatures) = (vec![[0; 32]; rows.len()], vec![[0; SIGNATURE_BYTES]; rows.len()]);
+        for ((row, private), encoding) in rows.iter().zip(privates.iter_mut()).zip(&mut encodings) {
             if let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[row.scratch].record {
-                privates[lane] = *own.signing.private.expose();
-                encodings[lane] = own.encoding;
+                *private = *own.signing.private.expose();
+                *encoding = own.encoding;
             }
-            randoms[lane] = *randomness.signature(row.row as usize).expose();
-            signed[lane] = &frame[..frame.len() - SIGNATURE_BYTES];
         }
-        let mut signatures = [[0; SIGNATURE_BYTES]; TILE];
+        let frames = &ended.outcomes[first..];
+        let messages: Vec<&[u8]> =
+            frames.iter().map(|frame| &ended.bytes[frame.start..frame.start + frame.len - SIGNATURE_BYTES]).collect();
         self.backend.run(Sign {
-            privates: &privates[..n],
-            encodings: Some(&encodings[..n]),
-            messages: &signed[..n],
-            randoms: &randoms[..n],
-            out: &mut signatures[..n],
+            privates: &privates,
+            encodings: Some(&encodings),
+            messages: &messages,
+            randoms: &randoms,
+            out: &mut signatures,
         });
-        for (frame, signature) in frames.iter_mut().zip(&signatures).take(n) {
-            let end = frame.len() - SIGNATURE_BYTES;
-            frame[end..].copy_from_slice(signature);
+        for (frame, signature) in frames.iter().zip(&signatures) {
+            let end = frame.start + frame.len;
+            ended.bytes[end - SIGNATURE_BYTES..end].copy_from_slice(signature);
         }
     }
 
@@ -796,26 +850,6 @@ impl Engine {
             })
             .collect()
     }
-}
-
-/// A fresh sender key, drawn for the row that first distributes it.
-fn new_sender_key(engine: &Engine, randomness: &Randomness, row: usize) -> OwnSenderKey {
-    let signing = pair(engine.backend, randomness.draw(row, Purpose::SenderSigning));
-    let mut encoding = [[0; 32]];
-    engine.backend.run(EncodeOwn { privates: &[*signing.private.expose()], out: &mut encoding });
-    OwnSenderKey {
-        id: randomness.number(row) & 0x7fff_ffff,
-        chain: ChainKey::first(randomness.draw(row, Purpose::SenderChain)),
-        signing,
-        encoding: encoding[0],
-    }
-}
-
-/// What is kept of a sender's signing key.
-fn expand(engine: &Engine, key: &[u8; 32]) -> Option<Expanded> {
-    let mut expanded = [None];
-    engine.backend.run(Expand { publics: &[*key], out: &mut expanded });
-    expanded[0]
 }
 
 /// Cipher keys and IVs of a tile of seeds.

@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use interlane_lanes::Backend;
 use interlane_lanes::kernels::hmac::Hmac;
+use interlane_lanes::{Backend, TILE};
 
+use super::tile;
 use crate::error::Error;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretColumn};
 
 /// What 32 random bytes are for.
 #[derive(Clone, Copy)]
@@ -63,25 +64,53 @@ pub(crate) fn system() -> Result<Secret<32>, Error> {
 impl Randomness {
     /// 32 bytes for row `row` of the call: HMAC-SHA256(seed, row ‖ purpose).
     pub(crate) fn draw(&self, row: usize, purpose: Purpose) -> Secret<32> {
-        let mut message = [purpose as u8; 9];
-        message[..8].copy_from_slice(&(self.first + row as u64).to_le_bytes());
-        let mut out = [[0; 32]];
-        self.backend.run(Hmac { keys: &[*self.seed.expose()], heads: &[&[]], tails: &[&message], out: &mut out });
-        Secret::take(&mut out[0])
+        Secret::take(&mut self.draws([row as u32].into_iter(), [purpose])[0])
+    }
+
+    /// What [`Self::draw`] gives for each of these rows and purposes: all of a row, then all of the next.
+    pub(crate) fn draws<const N: usize>(
+        &self,
+        rows: impl ExactSizeIterator<Item = u32>,
+        purposes: [Purpose; N],
+    ) -> SecretColumn<32> {
+        let mut out = SecretColumn::zeroes(N * rows.len());
+        let mut wanted = rows.flat_map(|row| purposes.map(|purpose| (row, purpose)));
+        let mut keys = tile::column::<32>();
+        keys.fill(*self.seed.expose());
+        for out in out.chunks_mut(TILE) {
+            let mut messages = [[0; 9]; TILE];
+            for (message, (row, purpose)) in messages.iter_mut().zip(wanted.by_ref().take(out.len())) {
+                message[..8].copy_from_slice(&(self.first + u64::from(row)).to_le_bytes());
+                message[8] = purpose as u8;
+            }
+            let tails = messages.each_ref().map(|message| &message[..]);
+            let n = out.len();
+            self.backend.run(Hmac { keys: &keys[..n], heads: &[&[][..]; TILE][..n], tails: &tails[..n], out });
+        }
+        out
     }
 
     /// The 64 bytes that a signature takes.
     pub(crate) fn signature(&self, row: usize) -> Secret<64> {
-        let mut bytes = Secret::default();
-        let both: &mut [u8; 64] = bytes.expose_mut();
-        both[..32].copy_from_slice(self.draw(row, Purpose::Signature).expose());
-        both[32..].copy_from_slice(self.draw(row, Purpose::SignatureMore).expose());
-        bytes
+        let mut drawn = self.signatures([row as u32].into_iter());
+        Secret::take(&mut drawn[0])
+    }
+
+    /// What [`Self::signature`] gives for each of these rows.
+    pub(crate) fn signatures(&self, rows: impl ExactSizeIterator<Item = u32>) -> SecretColumn<64> {
+        let drawn = self.draws(rows, [Purpose::Signature, Purpose::SignatureMore]);
+        let mut both = SecretColumn::zeroes(drawn.len() / 2);
+        both.copy_from_slice(drawn.as_flattened().as_chunks().0);
+        both
     }
 
     /// A number of 32 bits.
     pub(crate) fn number(&self, row: usize) -> u32 {
-        let bytes = self.draw(row, Purpose::Number);
-        u32::from_le_bytes(*bytes.expose().first_chunk().expect("4 of 32"))
+        number(self.draw(row, Purpose::Number).expose())
     }
+}
+
+/// A number of 32 bits, of what was drawn.
+pub(crate) fn number(bytes: &[u8; 32]) -> u32 {
+    u32::from_le_bytes(*bytes.first_chunk().expect("4 of 32"))
 }

@@ -161,13 +161,8 @@ fn agree(
     randomness: &Randomness,
 ) -> Vec<(Beginning, Option<Box<Session>>)> {
     let backend = engine.backend;
-    let privates = beginnings
-        .iter()
-        .flat_map(|beginning| {
-            let row = beginning.row as usize;
-            [randomness.draw(row, Purpose::BaseKey), randomness.draw(row, Purpose::RatchetKey)]
-        })
-        .collect();
+    let rows = beginnings.iter().map(|beginning| beginning.row);
+    let privates = randomness.draws(rows, [Purpose::BaseKey, Purpose::RatchetKey]);
     // Two a row, which stay where they are until a session takes them.
     let mut fresh = pairs(backend, privates);
     let mut agreements = Agreements::with_capacity(5 * beginnings.len());

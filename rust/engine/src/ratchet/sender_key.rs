@@ -77,12 +77,8 @@ impl SenderKeyStates {
     }
 
     /// Takes a distribution message in. The same key again keeps the state (a reset would lose late frames); the
-    /// same id with another key replaces it. `expand` makes what is kept of the signing key. Says whether anything changed.
-    pub(crate) fn accept(
-        &mut self,
-        message: DistributionMessage,
-        expand: impl FnOnce(&[u8; 32]) -> Option<Expanded>,
-    ) -> bool {
+    /// same id with another key replaces it. `expanded` is what is kept of the signing key. Says whether anything changed.
+    pub(crate) fn accept(&mut self, message: DistributionMessage, expanded: Option<Expanded>) -> bool {
         if let Some(at) = self.0.iter().position(|state| state.id == message.id) {
             if self.0[at].signing_key == message.signing_key {
                 return false;
@@ -93,7 +89,7 @@ impl SenderKeyStates {
         let state = SenderKeyState {
             id: message.id,
             signing_key: message.signing_key,
-            expanded: expand(&message.signing_key),
+            expanded,
             chain: ChainKey { key: message.chain_key, index: u64::from(message.iteration) },
             skipped: SkippedKeys::default(),
         };
