@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Expanded, Sign, Verify};
+use interlane_lanes::{TILE, public};
 
 use super::accounts::{AccountId, pair};
 use super::buffer::{Arrivals, Repeats};
@@ -773,7 +773,7 @@ fn new_sender_key(engine: &Engine, randomness: &Randomness, row: usize) -> OwnSe
         id: randomness.number(row) & 0x7fff_ffff,
         chain: ChainKey::first(randomness.draw(row, Purpose::SenderChain)),
         signing,
-        encoding: encoding[0],
+        encoding: public(encoding[0]),
     }
 }
 

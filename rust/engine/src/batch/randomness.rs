@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use interlane_lanes::Backend;
 use interlane_lanes::kernels::hmac::Hmac;
+use interlane_lanes::{Backend, public};
 
 use crate::error::Error;
 use crate::secret::Secret;
@@ -79,9 +79,9 @@ impl Randomness {
         bytes
     }
 
-    /// A number of 32 bits.
+    /// A number of 32 bits, which names something and is public.
     pub(crate) fn number(&self, row: usize) -> u32 {
         let bytes = self.draw(row, Purpose::Number);
-        u32::from_le_bytes(*bytes.expose().first_chunk().expect("4 of 32"))
+        public(u32::from_le_bytes(*bytes.expose().first_chunk().expect("4 of 32")))
     }
 }
