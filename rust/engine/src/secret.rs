@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use interlane_lanes::public;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, optimization_barrier};
@@ -57,7 +58,7 @@ impl<const N: usize> Default for Secret<N> {
 
 impl<const N: usize> PartialEq for Secret<N> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        public(self.0.ct_eq(&other.0).into())
     }
 }
 

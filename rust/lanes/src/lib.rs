@@ -17,6 +17,7 @@
 //!
 //! - [`isa`]: instruction sets. What each offers, which of them are here, and the one `match` over them.
 //! - [`kernels`]: the steps, one file for each standard, written once over [`Isa`].
+//! - [`public`](public()): where something made of secrets becomes public.
 //!
 //! # Layer rule
 //!
@@ -28,5 +29,9 @@
 
 pub mod isa;
 pub mod kernels;
+mod public;
 
 pub use isa::{Backend, Isa, Kernel, TILE, UnknownBackend};
+#[cfg(interlane_secrets)]
+pub use public::HARNESS;
+pub use public::public;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use interlane_lanes::Backend;
 use interlane_lanes::kernels::hmac::Hmac;
 use interlane_lanes::kernels::x25519::PublicKey;
 use interlane_lanes::kernels::xeddsa::{Sign, Verify};
+use interlane_lanes::{Backend, public};
 use serde::{Deserialize, Serialize};
 
 use super::buffer::Buffer;
@@ -101,7 +101,7 @@ pub(crate) fn pairs(backend: Backend, mut privates: SecretColumn<32>) -> Vec<Key
     let mut publics = vec![[0; 32]; privates.len()];
     backend.run(PublicKey { scalars: &privates, out: &mut publics });
     let privates = privates.iter_mut().map(Secret::take);
-    privates.zip(publics).map(|(private, public)| KeyPair { private, public }).collect()
+    privates.zip(publics).map(|(private, key)| KeyPair { private, public: public(key) }).collect()
 }
 
 /// The pair of one private key.
@@ -124,7 +124,7 @@ fn sign(backend: Backend, identity: &KeyPair, prekey: &[u8; 32], random: &Secret
         randoms: &[*random.expose()],
         out: &mut out,
     });
-    out[0]
+    public(out[0])
 }
 
 /// The tag of a prekey's row: its id, so that ids are unique by construction.

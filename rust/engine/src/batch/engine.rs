@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use interlane_lanes::Backend;
+use interlane_lanes::{Backend, public};
 use rayon::prelude::*;
 
 use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
@@ -321,7 +321,8 @@ impl Engine {
 
     /// Bytes of message padding; `spread` decides how many where messages are padded.
     pub(super) fn message_padding(&self, spread: Option<u8>) -> usize {
-        self.padding.count(spread.unwrap_or(0))
+        // The frame is as long as it says.
+        self.padding.count(public(spread.unwrap_or(0) & 0x0f))
     }
 
     /// The length of a plaintext without its message padding; `None` where the padding is none.

@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use interlane_lanes::TILE;
 use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Sign, Verify};
+use interlane_lanes::{TILE, public};
 
 use super::accounts::{AccountId, pairs};
 use super::buffer::{Arrivals, Repeats};
@@ -437,7 +437,7 @@ impl Engine {
                 id: number(&others[1]) & 0x7fff_ffff,
                 chain: ChainKey::first(Secret::take(&mut others[0])),
                 signing,
-                encoding,
+                encoding: public(encoding),
             })
             .collect()
     }

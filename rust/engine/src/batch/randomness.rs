@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use interlane_lanes::kernels::hmac::Hmac;
-use interlane_lanes::{Backend, TILE};
+use interlane_lanes::{Backend, TILE, public};
 
 use super::tile;
 use crate::error::Error;
@@ -104,13 +104,13 @@ impl Randomness {
         both
     }
 
-    /// A number of 32 bits.
+    /// A number of 32 bits, which names something and is public.
     pub(crate) fn number(&self, row: usize) -> u32 {
         number(self.draw(row, Purpose::Number).expose())
     }
 }
 
-/// A number of 32 bits, of what was drawn.
+/// A number of 32 bits, of what was drawn. It names something and is public.
 pub(crate) fn number(bytes: &[u8; 32]) -> u32 {
-    u32::from_le_bytes(*bytes.first_chunk().expect("4 of 32"))
+    public(u32::from_le_bytes(*bytes.first_chunk().expect("4 of 32")))
 }

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 
 use interlane_lanes::kernels::{cbc, chain, hmac};
-use interlane_lanes::{Backend, TILE};
+use interlane_lanes::{Backend, TILE, public};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, optimization_barrier};
 
@@ -192,5 +192,5 @@ pub(crate) fn macs(backend: Backend, keys: &[[u8; 32]], identities: &[[u8; 66]],
 
 /// Whether a frame carries this MAC, in constant time.
 pub(crate) fn mac_is(carried: &[u8; MAC_BYTES], computed: &[u8; 32]) -> bool {
-    carried.ct_eq(&computed[..MAC_BYTES]).into()
+    public(carried.ct_eq(&computed[..MAC_BYTES]).into())
 }

@@ -1,5 +1,7 @@
 //! The two paddings: PKCS#7 of the cipher, and WhatsApp's of the message inside it.
 
+use interlane_lanes::public;
+
 /// Whether WhatsApp's message padding is added and removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MessagePadding {
@@ -34,10 +36,11 @@ pub(crate) fn strip_message_padding(padded: &[u8]) -> Option<usize> {
 }
 
 fn strip(padded: &[u8]) -> Option<usize> {
-    let &count = padded.last()?;
+    // Padding is looked at in frames that are authentic: their senders' lengths are the callers', and public.
+    let count = public(*padded.last()?);
     let rest = padded.len().checked_sub(usize::from(count)).filter(|_| (1..=16).contains(&count))?;
     let differing = padded[rest..].iter().fold(0, |sum, &byte| sum | (byte ^ count));
-    (differing == 0).then_some(rest)
+    public(differing == 0).then_some(rest)
 }
 
 #[cfg(test)]

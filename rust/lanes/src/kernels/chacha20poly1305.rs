@@ -10,6 +10,7 @@ use super::covered::Covered;
 use super::poly1305::{self, Poly1305};
 use super::{rows, wipe};
 use crate::isa::{Isa, Kernel, Portable, Step, WIDEST};
+use crate::public;
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chacha20poly1305::ChaCha20Poly1305;
@@ -213,7 +214,7 @@ fn open_tile<I: Isa>(
     let tags = poly1305::tags(isa, &edges.first[..rows.len()], &all[..rows.len()]);
     let mut stream = Stream::new(isa);
     for (lane, (row, last)) in rows.iter_mut().zip(&mut edges.last).enumerate() {
-        ok[lane] = row.last_chunk::<TAG>().is_some_and(|tag| tags[lane].ct_eq(tag).into());
+        ok[lane] = row.last_chunk::<TAG>().is_some_and(|tag| public(tags[lane].ct_eq(tag).into()));
         if ok[lane] {
             let (text, _) = row.split_last_chunk_mut::<TAG>().expect("its tag was right");
             apply(&mut stream, &keys[lane], &nonces[lane], text, last);
@@ -260,7 +261,7 @@ fn open(
 ) -> bool {
     if text.len() <= OnePass::MOST {
         let pass = OnePass::new(key, nonce, text);
-        let ok = pass.tag(associated, text).ct_eq(tag).into();
+        let ok = public(pass.tag(associated, text).ct_eq(tag).into());
         if ok {
             text.copy_from_slice(pass.output(text.len()));
         }
@@ -268,10 +269,10 @@ fn open(
     }
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if crates.graviola() {
-        return graviola::aead::ChaCha20Poly1305::new(*key).decrypt(nonce, associated, text, tag).is_ok();
+        return public(graviola::aead::ChaCha20Poly1305::new(*key).decrypt(nonce, associated, text, tag).is_ok());
     }
     let cipher = ChaCha20Poly1305::new(key.into());
-    cipher.decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into()).is_ok()
+    public(cipher.decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into()).is_ok())
 }
 
 /// ChaCha20-Poly1305 (RFC 8439 §2.8) of a short row: the block that makes Poly1305's key and the row's own blocks in one

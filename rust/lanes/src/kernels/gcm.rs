@@ -10,6 +10,7 @@ use super::covered::{Covered, Runs};
 use super::{rows, wipe};
 use crate::isa::pieces::{load_pieces, store_pieces};
 use crate::isa::{Isa, Kernel, Lanes, Part, Pieces, Portable, Step, WIDEST};
+use crate::public;
 use aes::Aes256Enc;
 use aes::cipher::{Block, BlockCipherEncrypt};
 use aes_gcm::Aes256Gcm;
@@ -475,7 +476,7 @@ fn open_group<I: Isa>(
     }
     let tags = group.tags(isa, &all[..rows.len()]);
     for (lane, row) in rows.iter_mut().enumerate() {
-        ok[lane] = row.last_chunk::<TAG>().is_some_and(|tag| tags[lane].ct_eq(tag).into());
+        ok[lane] = row.last_chunk::<TAG>().is_some_and(|tag| public(tags[lane].ct_eq(tag).into()));
         if ok[lane] {
             let (text, _) = row.split_last_chunk_mut::<TAG>().expect("its tag was right");
             group.apply(isa, lane, &nonces[lane], text);
@@ -503,14 +504,14 @@ fn seal(key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) ->
 fn open(key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8], tag: &[u8; 16]) -> bool {
     if text.len() <= OnePass::MOST {
         let pass = OnePass::new(key, nonce, text.len());
-        let ok = pass.tag(associated, text).ct_eq(tag).into();
+        let ok = public(pass.tag(associated, text).ct_eq(tag).into());
         if ok {
             pass.apply(text);
         }
         return ok;
     }
     let cipher = Aes256Gcm::new(key.into());
-    cipher.decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into()).is_ok()
+    public(cipher.decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into()).is_ok())
 }
 
 /// AES-256-GCM (SP 800-38D §7) of a short row: the hash key, the tag's mask and the key stream in one run of AES, whose

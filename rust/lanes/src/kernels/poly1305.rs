@@ -14,6 +14,8 @@ mod lanes;
 
 pub(super) use lanes::tags;
 
+use core::num::Wrapping;
+
 const MASK44: u64 = (1 << 44) - 1;
 const MASK42: u64 = (1 << 42) - 1;
 
@@ -35,17 +37,23 @@ struct Power {
 impl Power {
     #[inline(always)]
     fn new(limbs: [u64; 3]) -> Self {
-        Self { limbs, folded: [20 * limbs[1], 20 * limbs[2]] }
+        Self { limbs, folded: [limbs[1].wrapping_mul(20), limbs[2].wrapping_mul(20)] }
     }
 
     /// The product, each limb below 2^97.
     #[inline(always)]
-    fn times(&self, h: [u64; 3]) -> [u128; 3] {
-        let [a, b, c] = h.map(u128::from);
-        let [r0, r1, r2] = self.limbs.map(u128::from);
-        let [f1, f2] = self.folded.map(u128::from);
+    fn times(&self, h: [u64; 3]) -> [Wrapping<u128>; 3] {
+        let [a, b, c] = h.map(wide);
+        let [r0, r1, r2] = self.limbs.map(wide);
+        let [f1, f2] = self.folded.map(wide);
         [a * r0 + b * f2 + c * f1, a * r1 + b * r0 + c * f2, a * r2 + b * r1 + c * r0]
     }
+}
+
+/// Nothing here wraps; but a check whether it does is a branch on a secret.
+#[inline(always)]
+fn wide(limb: u64) -> Wrapping<u128> {
+    Wrapping(u128::from(limb))
 }
 
 impl Poly1305 {
@@ -83,20 +91,20 @@ impl Poly1305 {
     /// The code.
     #[inline(always)]
     pub(super) fn tag(&self) -> [u8; 16] {
-        let [mut a, mut b, mut c] = self.h;
+        let [mut a, mut b, mut c] = self.h.map(Wrapping);
         for _ in 0..2 {
             c += b >> 44;
             b &= MASK44;
-            a += 5 * (c >> 42);
+            a += Wrapping(5) * (c >> 42);
             c &= MASK42;
             b += a >> 44;
             a &= MASK44;
         }
         // The number is below 2^130 now, and p or more just if adding 5 carries out of bit 130.
-        let over = (c + ((b + ((a + 5) >> 44)) >> 44)) >> 42;
-        let low = u128::from(a) + (u128::from(b) << 44);
-        let h = low.wrapping_add(u128::from(c) << 88).wrapping_add(u128::from(5 * over));
-        h.wrapping_add(self.s).to_le_bytes()
+        let over = (c + ((b + ((a + Wrapping(5)) >> 44)) >> 44)) >> 42;
+        let low = wide(a.0) + (wide(b.0) << 44);
+        let h = low + (wide(c.0) << 88) + wide(over.0) * Wrapping(5);
+        (h + Wrapping(self.s)).0.to_le_bytes()
     }
 }
 
@@ -120,16 +128,16 @@ fn limbs(number: u128, top: u64) -> [u64; 3] {
 
 #[inline(always)]
 fn add(a: [u64; 3], b: [u64; 3]) -> [u64; 3] {
-    [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
+    [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1]), a[2].wrapping_add(b[2])]
 }
 
 /// Limbs below 2^44, 2^44 + 2^12 and 2^42: the first carry out of the top is below 2^55, five times it reaches limb 1.
 #[inline(always)]
-fn carry([a, mut b, mut c]: [u128; 3]) -> [u64; 3] {
+fn carry([a, mut b, mut c]: [Wrapping<u128>; 3]) -> [u64; 3] {
     b += a >> 44;
     c += b >> 44;
-    let low = (a as u64 & MASK44) + 5 * (c >> 42) as u64;
-    [low & MASK44, (b as u64 & MASK44) + (low >> 44), c as u64 & MASK42]
+    let low = (a.0 as u64 & MASK44).wrapping_add(5_u64.wrapping_mul((c >> 42).0 as u64));
+    [low & MASK44, (b.0 as u64 & MASK44).wrapping_add(low >> 44), c.0 as u64 & MASK42]
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::edwards25519::{GROUP, Inverses, L, PlusBase, base_digits, neutral, ta
 use super::{rows, wipe};
 use crate::isa::limbs::{load_limbs, store_limbs};
 use crate::isa::{Field, Isa, Kernel, Limb, Part, Portable, Step};
+use crate::public;
 use curve25519_dalek::MontgomeryPoint;
 use curve25519_dalek::scalar::clamp_integer;
 
@@ -171,7 +172,7 @@ fn any(secret: &[u8; 32]) -> bool {
     for byte in secret {
         any |= byte;
     }
-    any != 0
+    public(any != 0)
 }
 
 // In lanes.
