@@ -399,9 +399,10 @@ impl Engine {
             .filter(|(at, _)| lacks(*at))
             .filter_map(|(at, entry)| Some((*at, plan.rows_of(entry).next()?)))
             .collect();
-        for ((at, _), own) in lacking.iter().zip(self.new_sender_keys(&lacking, randomness)) {
+        // Copied and not moved out: what a moved value leaves in its vector's memory nobody zeroes.
+        for ((at, _), own) in lacking.iter().zip(&self.new_sender_keys(&lacking, randomness)) {
             let scratch = &mut ended.scratches[*at];
-            *scratch.record = SenderKeyRecord::Own(Some(own));
+            *scratch.record = SenderKeyRecord::Own(Some(own.duplicate()));
             scratch.dirty = true;
         }
         for (at, entry) in kept {
@@ -430,13 +431,15 @@ impl Engine {
         let mut encodings = vec![[0; 32]; privates.len()];
         self.backend.run(EncodeOwn { privates: &privates, out: &mut encodings });
         let mut others = randomness.draws(rows(), [Purpose::SenderChain, Purpose::Number]);
-        let pairs = pairs(self.backend, privates).into_iter().zip(encodings);
+        let pairs = pairs(self.backend, privates);
         pairs
+            .iter()
+            .zip(encodings)
             .zip(others.chunks_exact_mut(2))
             .map(|((signing, encoding), others)| OwnSenderKey {
                 id: number(&others[1]) & 0x7fff_ffff,
                 chain: ChainKey::first(Secret::take(&mut others[0])),
-                signing,
+                signing: signing.duplicate(),
                 encoding: public(encoding),
             })
             .collect()

@@ -691,8 +691,9 @@ impl Store for SqliteStore {
             let closed = self.connection.take().map(Connection::close);
             closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))
         });
-        self.generation.close();
+        self.generation.release();
         closed?;
+        self.generation.close();
         self.owner = None;
         Ok(())
     }
