@@ -19,6 +19,9 @@ use crate::error::Error;
 /// Bytes of the header of a write-ahead log; another one means that the log was begun anew.
 const LOG_HEADER: usize = 32;
 
+/// How often a store is copied before it is given up.
+const COPIES: usize = 3;
+
 /// Copies the store at `from` to `to`, which must not exist. The copy is one file; to be opened, it must be declared.
 pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), Error> {
     let note = generation::path_beside(from);
@@ -55,17 +58,21 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
     })?;
     held.lock().map_err(|error| unreadable(note, &error))?;
     let (log, draft_log) = (beside(from, "-wal"), beside(draft, "-wal"));
-    let begun = header(&log).map_err(|error| unreadable(&log, &error))?;
-    fs::copy(from, draft).map_err(|error| unreadable(from, &error))?;
-    match fs::copy(&log, &draft_log) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        copied => drop(copied.map_err(|error| unreadable(&log, &error))?),
+    // A log that was all copied back before begins anew with the owner's next commit, and goes on from there: the second
+    // copy is whole.
+    for _ in 0..COPIES {
+        let begun = header(&log).map_err(|error| unreadable(&log, &error))?;
+        fs::copy(from, draft).map_err(|error| unreadable(from, &error))?;
+        match fs::copy(&log, &draft_log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => drop(copied.map_err(|error| unreadable(&log, &error))?),
+        }
+        if begun.is_none() || header(&log).map_err(|error| unreadable(&log, &error))? == begun {
+            return Ok(());
+        }
     }
     // The owner waits for a copier, but not while its log grows beyond all measure.
-    if begun.is_some() && header(&log).map_err(|error| unreadable(&log, &error))? != begun {
-        return Err(said(from, "was written to faster than it could be copied: copy to a faster disk"));
-    }
-    Ok(())
+    Err(said(from, "was written to faster than it could be copied: copy to a faster disk"))
 }
 
 /// The header of a log, if there is one.
