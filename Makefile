@@ -11,11 +11,11 @@ TRAFFIC := examples/traffic
 RELAYED := run
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test chaos test-tiers test-aarch64 peers lint bench wheel clean
+.PHONY: help build run test chaos test-tiers test-aarch64 constant-time peers lint bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 run: $(NATIVE) ## relay the recorded traffic of deployed peers, from a fresh store each time
 	@rm -rf $(RELAYED)
@@ -42,6 +42,10 @@ test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
 # Under QEMU this takes a good while; it is no part of `make test`.
 test-aarch64: wheel ## the aarch64 wheel and the Rust tests on aarch64's tiers, under QEMU
 	$(BIN)/python tests/tiers/aarch64.py test dist/interlane-*aarch64.whl
+
+# Two builds of their own, of minutes each: no part of `make test`.
+constant-time: ## secrets followed through kernels and engine, under memcheck and MSan: a table
+	$(PYTHON) tests/constant_time/run.py
 
 peers: $(INSTALLED) ## the live test peers that this machine can run
 	$(BIN)/python tests/peers/setup.py

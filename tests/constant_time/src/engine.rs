@@ -68,7 +68,8 @@ impl History {
         let names: Vec<String> = (0..PEERS).map(|peer| format!("peer {peer}")).collect();
         let desk = engine.create_account("desk").expect("an account");
         let peers: Vec<_> = names.iter().map(|name| engine.create_account(name).expect("an account")).collect();
-        let bundles: Vec<_> = peers.iter().map(|&peer| bundle(&engine.prekeys(peer, 1, false).expect("keys"))).collect();
+        let bundles: Vec<_> =
+            peers.iter().map(|&peer| bundle(&engine.prekeys(peer, 1, false).expect("keys"))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let out = engine.sessions(&[desk; PEERS], &names).expect("handles");
         let back = engine.sessions(&peers, &["desk"; PEERS]).expect("handles");
@@ -160,7 +161,7 @@ impl History {
         }
         let accepted = self.engine.group_accept(&theirs, Packed::new(&data, &offsets).expect("rows"));
         all_ok(&accepted.expect("an answer"), PEERS);
-        for sends in [1, 3] {
+        for sends in [4, 8] {
             let (texts, offsets) = self.texts(sends);
             let packed = Packed::new(&texts, &offsets).expect("rows");
             let sent = self.engine.group_encrypt(&vec![ours[0]; sends], packed).expect("an answer");
@@ -168,7 +169,7 @@ impl History {
             let frames = self.left(&sent);
             let last = frames.offsets[sends - 1] as usize..frames.offsets[sends] as usize;
             // The last one first: with the others' keys kept.
-            for (at, frame) in [last, 0..frames.offsets[1] as usize].into_iter().take(sends.min(2)).enumerate() {
+            for (at, frame) in [last, 0..frames.offsets[1] as usize].into_iter().enumerate() {
                 let frame = &frames.data[frame];
                 let mut offsets = vec![0];
                 let data = frame.repeat(PEERS);

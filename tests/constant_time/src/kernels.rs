@@ -2,7 +2,7 @@
 //! ciphertexts and signatures as they come in, lengths) is not.
 
 use interlane_lanes::kernels::hkdf::Info;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
 use interlane_lanes::{Backend, Kernel};
 
 use crate::marks::secret;
@@ -29,6 +29,7 @@ pub type Probe = fn(&mut Given) -> Outputs;
 /// Every kernel with secrets. `xeddsa::Verify`, `Expand` and `x25519::Canonical` have none: all of theirs is public.
 pub const KERNELS: &[(&str, Probe)] = &[
     ("sha256", sha256),
+    ("sha512", sha512),
     ("hmac", hmac),
     ("hkdf", hkdf),
     ("hkdf, no salt", hkdf_no_salt),
@@ -129,7 +130,15 @@ fn sha256(given: &mut Given) -> Outputs {
     let mut out = [[0; 32]; ROWS];
     given.run(sha256::Digest { messages: &slices(&messages), out: &mut out });
     // The digest of the empty message is no secret.
-    let out: Vec<_> = out.iter().zip(&messages).filter(|(_, message)| !message.is_empty()).map(|(out, _)| *out).collect();
+    let out: Vec<_> =
+        out.iter().zip(&messages).filter(|(_, message)| !message.is_empty()).map(|(out, _)| *out).collect();
+    all_secret(&[&out])
+}
+
+fn sha512(given: &mut Given) -> Outputs {
+    let messages = given.secret_rows(|word| 1 + any_length(word));
+    let mut out = [[0; 64]; ROWS];
+    given.run(sha512::Digest { messages: &slices(&messages), out: &mut out });
     all_secret(&[&out])
 }
 
@@ -221,7 +230,13 @@ macro_rules! aead {
             given.mark(&mut keys);
             let mut ok = [false; ROWS];
             let rows_mut = &mut slices_mut(&mut rows);
-            given.run($module::Open { keys: &keys, nonces: &nonces, associated: &associated, rows: rows_mut, ok: &mut ok });
+            given.run($module::Open {
+                keys: &keys,
+                nonces: &nonces,
+                associated: &associated,
+                rows: rows_mut,
+                ok: &mut ok,
+            });
             for (row, ok) in ok.iter().enumerate() {
                 assert_eq!(*ok, row % 5 != 0, "a forged row, and no other, is refused");
             }
@@ -254,8 +269,8 @@ fn agree_small(given: &mut Given) -> Outputs {
     let mut one = [0; 32];
     one[0] = 1;
     let eight = [
-        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb,
-        0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09,
+        0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
     ];
     for (at, small) in points.iter_mut().step_by(3).zip([[0; 32], one, eight].into_iter().cycle()) {
         *at = small;
