@@ -26,7 +26,7 @@ TIERS = {
     "msan": ["avx512", "avx2, SHA", "portable, no graviola", "portable"],
 }
 
-# Where a report is no leak of ours: the report's innermost function, and why. The letters are the table's.
+# Where a report is no leak of ours: what its innermost function is, and why. The letters are the table's.
 EXCUSED = {
     "memcheck": [
         (
@@ -45,7 +45,7 @@ EXCUSED = {
         (
             "c",
             r"_mm_aeskeygenassist_si128",
-            "MSan cannot follow this instruction, of the crate aes: memcheck can",
+            "MSan cannot follow this instruction, of the crate aes: memcheck does",
         ),
         ("d", r"\bcmovne\b", "MSan cannot follow assembler, of the crate cmov: memcheck does"),
     ],
@@ -144,8 +144,9 @@ def main() -> None:
     missing = [tool for tool in ("valgrind", "llvm-symbolizer") if shutil.which(tool) is None]
     if missing:
         sys.exit(f"not installed: {' '.join(missing)} (Debian: apt-get install valgrind llvm)")
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next(line for line in lines if line.startswith("flags")).split()
+    cpu = next(
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
+    ).split()
     here = {
         "avx512": "avx512ifma" in cpu and "vaes" in cpu,
         "avx2, SHA": "sha_ni" in cpu,
