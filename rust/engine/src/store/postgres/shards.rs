@@ -153,9 +153,10 @@ impl PostgresStore {
                 self.went_back(shard, epoch);
                 continue;
             }
-            // Memory is what is stored, but for accounts that were found stale already.
-            let as_known =
-                self.holds[at].is_some_and(|hold| (hold.version..=hold.version + hold.doubtful).contains(&version));
+            // Memory is what is stored, but for accounts that were found stale already, where nobody had it in between.
+            let as_known = self.holds[at].is_some_and(|hold| {
+                epoch == hold.epoch + 1 && (hold.version..=hold.version + hold.doubtful).contains(&version)
+            });
             if !as_known {
                 self.drop_accounts(shard, Loss::Stale);
             }

@@ -337,6 +337,28 @@ fn a_commit_without_an_answer_is_stale_whether_it_was_done_or_not() {
 }
 
 #[test]
+fn what_another_engine_wrote_is_not_taken_for_ones_own_commit() {
+    let database = database!();
+    let mut one = database.engine("engine=one");
+    let shard = shard_of("desk");
+    let mate = (0..).map(|i| format!("{i}")).find(|name| shard_of(name) == shard).unwrap();
+    let [desk, bell] = ["desk", &mate].map(|name| account(&mut one, name));
+    one.commit(puts([(key(desk, 1), &b"1"[..]), (key(bell, 1), b"1")])).unwrap();
+    // A commit without an answer, which was not done.
+    one.doubt([shard].into_iter(), [desk]);
+    one.link.give_up("the network was cut in a commit");
+    assert_eq!(one.lost(), [(desk, Loss::Stale)]);
+    // While it is away its shard is another engine's, which commits once. So the number of commits is as expected.
+    let mut two = database.engine(&format!("engine=two&shards={shard}"));
+    two.commit(puts([(key(bell, 1), &b"2"[..])])).unwrap();
+    two.move_shards(&[shard], "one", true).unwrap();
+    one.commit(puts([(key(bell, 1), &b"2, again"[..])])).unwrap();
+    assert_eq!(one.lost(), [(bell, Loss::Stale)]);
+    assert_eq!(one.accounts().unwrap().len(), 2);
+    assert_eq!(body(&mut one, key(bell, 1)), Some(b"2".to_vec()));
+}
+
+#[test]
 fn a_server_that_went_back_is_not_served() {
     let database = database!();
     let mut store = database.engine("engine=one");
