@@ -86,7 +86,7 @@ pub(crate) enum Rest {
 }
 
 impl Engine {
-    /// Puts the rows of changed peers: slot, place, what has changed, and the peer. Their sending chains get new leases.
+    /// Puts the rows of changed peers: slot, place, what has changed, and the peer. New sending chains get leases.
     pub(super) fn put_peers<'p>(
         &self,
         changes: &mut Changes,
@@ -100,7 +100,9 @@ impl Engine {
         if let Some(span) = self.leases.span() {
             for (_, _, dirty, peer) in &mut peers {
                 if let (true, Some(session)) = (dirty.current, &mut peer.current) {
-                    session.leased = span.end(session.sending.index);
+                    // A chain that did not turn keeps its lease: who receives, crashes and does not send is to skip no more.
+                    let kept = session.leased.max(session.sending.index);
+                    session.leased = if kept == 0 { span.end(0) } else { kept };
                     ends.push(Ahead { chain: session.sending.duplicate(), until: session.leased });
                 }
             }
@@ -371,6 +373,8 @@ impl Shared {
                 && leased < until
                 && span.is_low(chain.index, chain.index, leased)
             {
+                // It may also have been asked for an older chain, which had come further.
+                let until = until.min(span.end(chain.index));
                 copies.push((at, key, marks, rest));
                 chains.push(Ahead { chain, until });
             }
@@ -599,5 +603,98 @@ mod tests {
             assert!(row.sending.key == Secret::default() && row.receiving[0].chain.key == Secret::default());
             engine.close().unwrap();
         }
+    }
+
+    fn leased_store(path: &std::path::Path, lease: u32) -> Engine {
+        Engine::open(Options {
+            location: Location::Sqlite { path: path.into(), key: Secret::copy_of(&[1; 32]), generation: None },
+            threads: 1,
+            backend: Backend::detect().unwrap(),
+            refuse_identity_changes: false,
+            padding: false,
+            durability: Durability::Leased(lease),
+            receive_buffer: None,
+            seed: None,
+        })
+        .unwrap()
+    }
+
+    fn bundle_of(engine: &Engine, account: crate::AccountId) -> Bundle {
+        let upload = engine.prekeys(account, 0, false).unwrap();
+        let (id, key, signature) = upload.signed_prekey;
+        Bundle {
+            registration_id: upload.registration_id,
+            identity: upload.identity.to_vec(),
+            signed_prekey_id: id,
+            signed_prekey: key.to_vec(),
+            signature: signature.to_vec(),
+            one_time: None,
+        }
+    }
+
+    /// What is wanted for a chain may reach the thread when another chain is in its place.
+    #[test]
+    fn a_young_chain_does_not_get_the_lease_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = leased_store(&folder.path().join("store.db"), 64);
+        let [desk, bell] = ["desk", "bell"].map(|name| engine.create_account(name).unwrap());
+        let bundle = bundle_of(&engine, bell);
+        let session = engine.sessions(&[desk], &["bell"]).unwrap();
+        let group = engine.groups(&[desk], &["group"], &[None]).unwrap();
+        engine.start_sessions(&session, &[bundle]).unwrap();
+        engine.group_distribute(&group).unwrap();
+        // Of a chain that has sent 5,000 messages; the next one has sent five.
+        let wanted = [ChainAt::Session(session[0] as u32), ChainAt::SenderKey(group[0] as u32)].map(|at| (at, 5_064));
+        for sent in 0..5 {
+            assert!(counters(&engine).0 <= sent + 64 && counters(&engine).1 <= sent + 64);
+            engine.encrypt(&session, Packed::new(b"text", &[0, 4]).unwrap()).unwrap();
+            engine.group_encrypt(&group, Packed::new(b"text", &[0, 4]).unwrap()).unwrap();
+        }
+        engine.leases.shared.write(engine.leases.span().unwrap(), HashMap::from(wanted));
+        let stored = counters(&engine);
+        assert!(stored.0 <= 5 + 64 && stored.1 <= 5 + 64, "{stored:?}");
+        engine.close().unwrap();
+    }
+
+    /// Whoever receives, dies and begins again, and never sends, must not run away from what he sent.
+    #[test]
+    fn receiving_moves_no_lease_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let handles = |engine: &Engine| {
+            let [desk, bell] = ["desk", "bell"].map(|name| engine.account(name).unwrap().unwrap());
+            (engine.sessions(&[desk], &["bell"]).unwrap(), engine.sessions(&[bell], &["desk"]).unwrap())
+        };
+        let send = |engine: &Engine, from: &[u64], n: usize| {
+            let offsets: Vec<i64> = (0..=n as i64).collect();
+            engine.encrypt(&vec![from[0]; n], Packed::new(&vec![b'x'; n], &offsets).unwrap()).unwrap()
+        };
+        let receive = |engine: &Engine, to: &[u64], sent: crate::Rows| {
+            let packed = Packed::new(&sent.data, &sent.offsets).unwrap();
+            let got = engine.decrypt(&vec![to[0]; sent.kinds.len()], &sent.kinds, packed).unwrap();
+            assert!(got.status.iter().all(|&status| status == 0), "{:?}", got.status);
+        };
+        let under_way = {
+            let engine = leased_store(&path, 1_900);
+            let [desk, bell] = ["desk", "bell"].map(|name| engine.create_account(name).unwrap());
+            let bundle = bundle_of(&engine, bell);
+            engine.start_sessions(&engine.sessions(&[desk], &["bell"]).unwrap(), &[bundle]).unwrap();
+            let (desk, bell) = handles(&engine);
+            receive(&engine, &bell, send(&engine, &desk, 1));
+            receive(&engine, &desk, send(&engine, &bell, 1));
+            send(&engine, &desk, 1_000)
+        };
+        for _ in 0..3 {
+            let engine = leased_store(&path, 1_900);
+            let (desk, bell) = handles(&engine);
+            // Several frames of a session, so that it is written whole. Dropped and not closed: as a crash is.
+            receive(&engine, &desk, send(&engine, &bell, 2));
+        }
+        let engine = leased_store(&path, 1_900);
+        let (desk, bell) = handles(&engine);
+        let next = send(&engine, &desk, 1);
+        receive(&engine, &bell, under_way);
+        receive(&engine, &bell, next);
+        engine.close().unwrap();
     }
 }
