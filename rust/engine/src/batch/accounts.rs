@@ -158,7 +158,12 @@ impl Account {
     }
 
     /// Writes the rows of an account that comes from elsewhere.
-    pub(crate) fn import(store: &mut dyn Store, backend: Backend, name: &str, import: Import) -> Result<Self, Error> {
+    pub(crate) fn import(
+        store: &mut dyn Store,
+        backend: Backend,
+        name: &str,
+        mut import: Import,
+    ) -> Result<Self, Error> {
         let malformed = |text: &str| Err(Error::Malformed(text.into()));
         let ids = import.signed_prekeys.iter().map(|(id, ..)| *id);
         let one_time_ids = import.one_time_prekeys.iter().map(|(id, _)| *id);
@@ -174,13 +179,14 @@ impl Account {
         }
         let next = |ids: &mut dyn Iterator<Item = u32>| ids.max().map_or(1, |id| id + 1);
         let next_ids = NextIds { signed: next(&mut ids.clone()), one_time: next(&mut one_time_ids.clone()) };
-        let identity = pair(backend, import.identity_private);
+        // Keys are taken out one by one: where they were, zeroes stay.
+        let identity = pair(backend, take(&mut import.identity_private));
         let made_at = now();
         let mut signed = Vec::with_capacity(import.signed_prekeys.len());
-        for (id, private, signature) in import.signed_prekeys {
-            let pair = pair(backend, private);
+        for (id, private, signature) in &mut import.signed_prekeys {
+            let pair = pair(backend, take(private));
             let signature = match signature {
-                Some(signature) => signature,
+                Some(signature) => *signature,
                 None => {
                     let mut random = Secret::default();
                     random.expose_mut()[..32].copy_from_slice(system()?.expose());
@@ -199,10 +205,11 @@ impl Account {
             if !ok[0] {
                 return malformed("a signed prekey's signature is not this identity's; leave it out to have it made");
             }
-            signed.push(Arc::new(SignedPrekey { id, pair, signature, made_at }));
+            signed.push(Arc::new(SignedPrekey { id: *id, pair, signature, made_at }));
         }
-        let (one_time_ids, privates): (Vec<u32>, Vec<Secret<32>>) = import.one_time_prekeys.into_iter().unzip();
-        let one_time = pairs(backend, SecretColumn::copy_of(privates.iter()));
+        let one_time_ids: Vec<u32> = import.one_time_prekeys.iter().map(|(id, _)| *id).collect();
+        let one_time =
+            pairs(backend, SecretColumn::copy_of(import.one_time_prekeys.iter().map(|(_, private)| private)));
         let mut profile =
             Box::new(Profile { identity, registration_id: import.registration_id, tag_key: system()?, ids: next_ids });
         let id = store.create_account(name, &mut |account| {
@@ -222,7 +229,7 @@ impl Account {
     }
 
     /// Reads accounts back, given by their numbers and names.
-    pub(crate) fn load(store: &mut dyn Store, accounts: &[(u32, String)]) -> Result<Vec<Self>, Error> {
+    pub(crate) fn load(store: &mut dyn Store, accounts: &[(u32, String)]) -> Result<Vec<Arc<Self>>, Error> {
         let ids: Vec<u32> = accounts.iter().map(|&(id, _)| id).collect();
         let mut profiles = HashMap::new();
         store.scan_all(&ids, Kind::Account, &mut |key, body| {
@@ -251,7 +258,7 @@ impl Account {
                 signed.sort_by_key(|prekey| prekey.id);
                 let account = Self::new(*id, name, &mut profile, signed, stock.get(id).copied().unwrap_or(0));
                 *account.buffer() = Buffer::load(buffered.remove(id).unwrap_or_default());
-                Ok(account)
+                Ok(Arc::new(account))
             })
             .collect()
     }

@@ -210,7 +210,9 @@ impl<'a> Run<'a> {
         let backend = self.engine.backend;
         let total = next.iter().map(|next| next.message.ciphertext.len()).sum();
         self.opened.bytes.reserve(total);
-        next.sort_by_key(|next| next.message.authenticated.len().div_ceil(64));
+        // A vector that grows leaves chain keys behind, and so does a sort that needs room of its own.
+        self.opened.advanced.reserve_exact(next.len());
+        next.sort_unstable_by_key(|next| (next.message.authenticated.len().div_ceil(64), next.row));
         let mut chains = tile::column::<32>();
         for tile in next.chunks_mut(TILE) {
             for (chain, next) in chains.iter_mut().zip(tile.iter()) {
@@ -523,6 +525,8 @@ impl<'a> Run<'a> {
                 *at = None;
             }
             attempt.failed = at.is_none();
+            // Attempts are moved on from here: what stays where they were is to be no key.
+            attempt.seed = Secret::default();
         }
         self.send_ratchets(attempts);
         at
@@ -537,7 +541,7 @@ impl<'a> Run<'a> {
             agreements.add(&attempt.session.ratchet.private, &attempt.trial.message.ratchet_key);
         }
         let shared = agreements.run(backend);
-        let mut steps = Vec::new();
+        let mut steps = Vec::with_capacity(attempts.len());
         for (attempt, shared) in attempts.iter_mut().filter(turning).zip(shared.iter()) {
             // An all-zero secret is refused: the row goes on with a secret that opens nothing, and is marked.
             attempt.failed = shared.is_none();

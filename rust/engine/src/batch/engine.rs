@@ -192,7 +192,7 @@ impl Engine {
         let listed = store.accounts()?;
         let mut accounts = Standings::default();
         for account in Account::load(store.as_mut(), &listed)? {
-            accounts.put(Arc::new(account));
+            accounts.put(account);
         }
         let buffered = accounts.iter().map(|account| account.buffer().len() as u64).sum();
         let threads = options.threads.max(1);

@@ -415,6 +415,7 @@ impl Engine {
                     signing_key: own.signing.public,
                 };
                 let start = ended.bytes.len();
+                ended.bytes.reserve(DistributionMessage::MAX_LEN);
                 message.write(&mut ended.bytes);
                 let len = ended.bytes.len() - start;
                 let (status, kind, events) = (Status::Ok, Kind::Distribution, Events::default());
@@ -466,7 +467,8 @@ impl Engine {
 
     fn accept_group(&self, plan: &Plan<'_>, entries: &[Entry], messages: Packed<'_>) -> Ended {
         let mut ended = Ended::default();
-        let mut accepted = Vec::new();
+        // They have keys, and stay where they are.
+        let mut accepted = Vec::with_capacity(entries.iter().map(|entry| entry.rows as usize).sum());
         for (at, entry) in self.scratches(plan, entries, false, &mut ended) {
             for row in plan.rows_of(&entry) {
                 match DistributionMessage::parse(messages.row(row as usize)) {
@@ -479,11 +481,11 @@ impl Engine {
         let keys: Vec<[u8; 32]> = accepted.iter().map(|(_, _, message)| message.signing_key).collect();
         let mut expanded = vec![None; keys.len()];
         self.backend.run(Expand { publics: &keys, out: &mut expanded });
-        for ((at, row, message), expanded) in accepted.into_iter().zip(expanded) {
-            let Scratch { record, dirty, .. } = &mut ended.scratches[at];
+        for ((at, row, message), expanded) in accepted.iter_mut().zip(expanded) {
+            let Scratch { record, dirty, .. } = &mut ended.scratches[*at];
             let SenderKeyRecord::Theirs(states) = &mut **record else { continue };
             *dirty |= states.accept(message, expanded);
-            ended.outcomes.push(Outcome::done(row, Events::default()));
+            ended.outcomes.push(Outcome::done(*row, Events::default()));
         }
         ended
     }

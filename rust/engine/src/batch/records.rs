@@ -214,7 +214,8 @@ impl PeerRows {
             }
             Kind::Session => self.peer.current = Some(get(body)?),
             Kind::Archive => {
-                self.peer.archived = get_owned::<Vec<Session>>(body)?.into_iter().map(std::sync::Arc::new).collect();
+                // Copied and not moved out: what a moved session leaves in its vector's memory nobody zeroes.
+                self.peer.archived = get_owned::<Vec<Session>>(body)?.iter().map(Session::archived).collect();
             }
             Kind::Sending => self.sending = Some(get_owned(body)?),
             Kind::Receiving => self.receiving = Some(get_owned(body)?),

@@ -316,7 +316,7 @@ impl Engine {
                 let before = standings.known(account.id).map_or(0, |account| account.buffer().len());
                 self.note_buffered(account.buffer().len() as u64);
                 self.unnote_buffered(before as u64);
-                standings.put(Arc::new(account));
+                standings.put(account);
             }
             self.away.store(standings.away, Ordering::SeqCst);
         });

@@ -182,7 +182,8 @@ fn agree(
     }
     let shared = agreements.run(backend);
     let mut shared = shared.iter();
-    let (mut materials, mut turns, mut agreed, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut materials, mut turns) = (Vec::with_capacity(keyed.len()), Vec::with_capacity(keyed.len()));
+    let (mut agreed, mut refused) = (Vec::with_capacity(keyed.len()), Vec::new());
     for (beginning, fresh) in keyed {
         let material = Material::collect(&mut shared, beginning.bundle.one_time.is_some());
         match (material, shared.next().expect("as many results as agreements")) {

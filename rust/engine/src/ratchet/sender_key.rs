@@ -1,5 +1,7 @@
 //! Sender keys (WhatsApp's groups): our own, and the newest few of each sender.
 
+use std::mem::take;
+
 use interlane_lanes::kernels::xeddsa::Expanded;
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +79,9 @@ impl SenderKeyStates {
     }
 
     /// Takes a distribution message in. The same key again keeps the state (a reset would lose late frames); the
-    /// same id with another key replaces it. `expanded` is what is kept of the signing key. Says whether anything changed.
-    pub(crate) fn accept(&mut self, message: DistributionMessage, expanded: Option<Expanded>) -> bool {
+    /// same id with another key replaces it. `expanded` is what is kept of the signing key. Says whether anything changed;
+    /// the message's key is taken then.
+    pub(crate) fn accept(&mut self, message: &mut DistributionMessage, expanded: Option<Expanded>) -> bool {
         if let Some(at) = self.0.iter().position(|state| state.id == message.id) {
             if self.0[at].signing_key == message.signing_key {
                 return false;
@@ -90,7 +93,7 @@ impl SenderKeyStates {
             id: message.id,
             signing_key: message.signing_key,
             expanded,
-            chain: ChainKey { key: message.chain_key, index: u64::from(message.iteration) },
+            chain: ChainKey { key: take(&mut message.chain_key), index: u64::from(message.iteration) },
             skipped: SkippedKeys::default(),
         };
         self.0.insert(0, Box::new(state));

@@ -109,6 +109,11 @@ impl Session {
         Box::new(self.copy())
     }
 
+    /// A copy to keep beside the current session.
+    pub(crate) fn archived(&self) -> Arc<Self> {
+        Arc::new(self.copy())
+    }
+
     /// A copy that cannot send before a turn.
     pub(crate) fn burnt(&self) -> Self {
         Self { sending: self.sending.burnt(), ..self.copy() }
@@ -156,7 +161,7 @@ impl Peer {
     /// Makes a new session the current one.
     pub(crate) fn begin(&mut self, session: Box<Session>) {
         if let Some(former) = self.current.replace(session) {
-            self.archived.push_front(Arc::new(former.copy()));
+            self.archived.push_front(former.archived());
             self.archived.truncate(MAX_ARCHIVED_SESSIONS);
         }
     }

@@ -15,7 +15,7 @@ pub(crate) struct DistributionMessage {
 
 impl DistributionMessage {
     /// The longest one that we write: every number in five bytes.
-    const MAX_LEN: usize = 1 + 6 + 6 + 34 + 35;
+    pub(crate) const MAX_LEN: usize = 1 + 6 + 6 + 34 + 35;
 
     pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
         if frame.len() > MAX_FRAME {
@@ -39,7 +39,7 @@ impl DistributionMessage {
         Some(Self { id: id?, iteration: iteration?, chain_key: chain_key?, signing_key: signing_key? })
     }
 
-    /// Appends the frame.
+    /// Appends the frame, for which there is to be room: a vector that grew would leave keys behind.
     pub(crate) fn write(&self, frames: &mut Vec<u8>) {
         let mut buffer = [0; Self::MAX_LEN];
         let mut out = Writer::new(&mut buffer);
