@@ -130,6 +130,59 @@ def test_the_command_line_shows_and_moves_shards(url: str) -> None:
         assert run("shards", "drain", "two", "--store", url, **KEY_VARIABLE).stdout == b"two has no shards\n"
 
 
+def test_a_loss_is_declared_from_the_command_line(server: postgres.Server, url: str) -> None:
+    far = interlane.open(":memory:").account("ada", create=True)
+    declare = ("shards", "declare", "--store", url)
+    with gateway(url, "one") as one:
+        desk = one.account("desk", create=True)
+        desk.start_sessions(["ada"], list(far.prekeys(one_time=1).bundles()))
+        desk.group("family").distribute()
+        first = desk.encrypt(["ada"], [b"hello"])
+        assert far.decrypt(["desk"], first.kinds, first.data, first.offsets).tolist() == [b"hello"]
+        shard = next(shard for shard in one.shards() if shard.accounts)
+        number = str(shard.number)
+        assert run(*declare, **KEY_VARIABLE).stdout == b"no shard is known to have gone back\n"
+        served = run(*declare, "--", number, **KEY_VARIABLE)
+        assert served.returncode == 2
+        assert b"engine one serves it" in served.stderr
+
+        # A standby that lacks the last commit, which an engine finds when it connects to it.
+        database = url.rsplit("/", 1)[1]
+        back = f"UPDATE interlane.shards SET version = version - 1 WHERE shard = {number}"  # noqa: S608 # our own
+        server.sql(back, database)
+        sessions = f"FROM pg_stat_activity WHERE datname = '{database}'"
+        server.sql(f"SELECT pg_terminate_backend(pid) {sessions}")
+        server.wait_for(f"SELECT count(*) {sessions}", "0")
+        lost = desk.encrypt(["ada"], [b"twice"])
+        assert [row.status for row in lost] == [Status.CONFLICT]
+        with pytest.raises(interlane.StoreError, match=f"interlane shards declare {number}"):
+            desk.prekeys(1)
+        assert b"see shards declare" in b" ".join(
+            run("shards", "show", "--store", url, **KEY_VARIABLE).stdout.split()
+        )
+        declared = run(*declare, **KEY_VARIABLE)
+        assert declared.stdout == (
+            b"1 shards, 1 accounts: 1 peers need a new session or answer first, "
+            b"1 sender keys were dropped; make new prekeys\n"
+        )
+        assert one.account("desk").prekeys(1, rotate=True).one_time_prekeys[0].id > 65_536
+        assert desk.encrypt(["ada"], [b"twice"])[0].status is Status.EXHAUSTED
+        answer = far.encrypt(["desk"], [b"answer"])
+        assert desk.decrypt(["ada"], answer.kinds, answer.data, answer.offsets).tolist() == [b"answer"]
+        sent = desk.encrypt(["ada"], [b"on"])
+        assert far.decrypt(["desk"], sent.kinds, sent.data, sent.offsets).tolist() == [b"on"]
+
+    # A backup of a busy server remembers nothing: all of it is declared before an engine starts.
+    everything = run(*declare, "--force", "--", "all", **KEY_VARIABLE)
+    assert everything.stdout.startswith(b"64 shards, 1 accounts: 1 peers")
+    with gateway(url, "two") as two:
+        assert two.account("desk").encrypt(["ada"], [b"twice"])[0].status is Status.EXHAUSTED
+        with pytest.raises(interlane.MalformedCall, match="the last one is 63"):
+            two.declare_shards([SHARDS])
+        with pytest.raises(interlane.MalformedCall, match="one owner"):
+            interlane.open(":memory:").declare_shards([1])
+
+
 def vars_of(shard: interlane.Shard) -> dict[str, object]:
     return {name: getattr(shard, name) for name in shard.__dataclass_fields__}
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Restored(NamedTuple):
-    """What a restored store had to give up."""
+    """What a restored store, or shards that were declared, had to give up."""
 
     accounts: int
-    """Accounts in it."""
+    """Accounts in it, or in them."""
     peers: int
     """Peers to whom a row is EXHAUSTED until they answer, or a new session is started."""
     sender_keys: int

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import numpy as np
 
 from . import _native
+from .backups import Restored
 from .errors import Error, MalformedCall
 from .keys import operator_key
 from .packed import Fan, Rows
@@ -190,6 +191,23 @@ class Engine(_native.Engine):
         """
         self._move_shards(list(shards), to, force)
 
+    def declare_shards(self, shards: Sequence[int], *, force: bool = False) -> Restored:
+        """Declares that what the server has of these shards is the newest state there is, though it had
+        acknowledged more: a standby was promoted that lacks commits, or a backup put in the server's place.
+
+        No chain that was stored is used again, as after `restore`: rows to the accounts' peers are EXHAUSTED
+        until a new session is started or the peer answers, our sender keys are dropped, and prekey ids are
+        left out. Make new prekeys then, with `rotate`. The shards wait for the engines that they are assigned
+        to.
+
+        `force`: also shards of which nothing is known to be missing and that an engine is said to serve. It
+        is needed after a backup of a busy server was put back, and costs their sessions otherwise.
+
+        Raises `MalformedCall` for a store that is not shared, and for a shard that an engine serves;
+        `StoreBusy`, `StoreError`: until this has succeeded, the shards are refused.
+        """
+        return Restored(*self._declare_shards(list(shards), force))
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -207,7 +225,8 @@ class Shard:
     version: int
     """How many commits it had."""
     lost_from: int
-    """Of a shard whose server has fewer commits than it had acknowledged: how many those were; else 0."""
+    """Of a shard whose server has fewer commits than it had acknowledged: how many those were; else 0. It is
+    refused until that is declared."""
     accounts: int
 
 

@@ -27,7 +27,7 @@ PAUSE_SECONDS = 0.1
 
 @click.group()
 def shards() -> None:
-    """Shows and moves the shards of a PostgreSQL store."""
+    """Shows and moves the shards of a PostgreSQL store, and declares losses."""
 
 
 @shards.command()
@@ -87,6 +87,40 @@ def drain(store: StoreOptions, engine: str, to: str, wait: float, force: bool) -
             return
         observer.move_shards(sorted(had), to, force=force)
         _wait(observer, had, wait, lambda shard: shard.engine != engine)
+
+
+@shards.command()
+@click.argument("numbers", metavar="[SHARDS]", required=False)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also shards of which nothing is known to be missing, and that an engine is said to serve.",
+)
+@with_store
+def declare(store: StoreOptions, numbers: str | None, force: bool) -> None:
+    """Gives up the commits that the server of some shards has lost, and lets engines serve them again.
+
+    SHARDS are "all", or numbers such as 0-31,40; left out, those that are known to have gone back (`shards
+    show`). What their engines sent since is not known, so no chain is used again: peers get new sessions, or
+    answer first; groups get new sender keys. Make new prekeys afterwards (`interlane prekeys --rotate`).
+
+    After a backup was put in the server's place nothing remembers what it lacks: stop the engines, and
+    declare all shards with --force before the first one starts.
+    """
+    with _observer(store) as observer:
+        listed = observer.shards()
+        if numbers is None:
+            chosen = {shard.number for shard in listed if shard.lost_from}
+        else:
+            chosen = _numbers(numbers, len(listed))
+        if not chosen:
+            click.echo("no shard is known to have gone back")
+            return
+        declared = observer.declare_shards(sorted(chosen), force=force)
+    click.echo(
+        f"{len(chosen):,} shards, {declared.accounts:,} accounts: {declared.peers:,} peers need a new "
+        f"session or answer first, {declared.sender_keys:,} sender keys were dropped; make new prekeys"
+    )
 
 
 def _observer(store: StoreOptions) -> interlane.Engine:
@@ -161,7 +195,7 @@ def _table(listed: list[interlane.Shard]) -> Table:
 
 def _standing(shard: interlane.Shard) -> tuple[str, str]:
     if shard.lost_from:
-        state = f"went back: {shard.lost_from:,} commits were acknowledged"
+        state = f"went back: {shard.lost_from:,} commits were acknowledged; see shards declare"
     elif shard.wanted is not None:
         state = f"goes to {shard.wanted}" if shard.wanted else "is given up"
     elif shard.serving:

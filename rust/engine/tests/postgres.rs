@@ -248,6 +248,77 @@ fn a_partitioned_old_owner_releases_nothing() {
 }
 
 #[test]
+fn a_standby_that_lacks_commits_is_served_when_its_loss_is_declared() {
+    let Some(bin) = server::available() else { return };
+    let (primary, mut standby) = Server::start_pair(&bin);
+    let database = primary.database();
+    let url =
+        format!("postgresql://postgres@127.0.0.1:{},127.0.0.1:{}/{}", primary.port, standby.port, name(&database));
+    let near = gateway(&url, "engine=one");
+    let mut far = Far::link(&near);
+    let handles = near_handles(&near).unwrap();
+    let desk = near.account("desk").unwrap().unwrap();
+    let group = near.groups(&[desk], &["group"], &[None]).unwrap();
+    assert_eq!(near.group_distribute(&group).unwrap().status, [Status::Ok as u8]);
+    let before = near.prekeys(desk, 1, false).unwrap().one_time[0].0;
+
+    // The operator no longer waits for the standby, which is not there.
+    primary.set("synchronous_standby_names = ''");
+    primary.wait_for("SHOW synchronous_standby_names", "");
+    standby.kill();
+    assert_eq!(far.open(&encrypt(&near, &handles, "lost"), "lost"), PEERS);
+    let lost = near.prekeys(desk, 3, false).unwrap().one_time[2].0;
+    assert!(lost > before);
+    primary.kill();
+    standby.start_again();
+    standby.promote();
+
+    let begin = Instant::now();
+    let conflict = [Status::Conflict as u8; PEERS];
+    loop {
+        let sent = encrypt(&near, &handles, "twice");
+        assert!(sent.data.is_empty(), "{:?}", sent.status);
+        if sent.status == conflict {
+            break;
+        }
+        assert!(sent.status == [Status::Busy as u8; PEERS] && begin.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let went_back: Vec<u32> =
+        near.shards().unwrap().iter().filter(|shard| shard.lost_from > 0).map(|shard| shard.number).collect();
+    assert_eq!(went_back, [shard(&near)]);
+    let command = format!("interlane shards declare {}", went_back[0]);
+    assert!(matches!(near.prekeys(desk, 1, false), Err(Error::Store(text)) if text.contains(&command)));
+    let other = gateway(&url, "engine=two&shards=all");
+    assert!(near_handles(&other).is_none(), "it is nobody's");
+    other.close().unwrap();
+
+    let observer = gateway(&url, "shards=none");
+    let declared = observer.declare_shards(&went_back, false).unwrap();
+    assert_eq!((declared.accounts, declared.peers, declared.sender_keys), (1, PEERS as u64, 1));
+    // The engine that it is assigned to has it again.
+    let begin = Instant::now();
+    loop {
+        let sent = encrypt(&near, &handles, "twice");
+        assert!(sent.data.is_empty(), "{:?}", sent.status);
+        if sent.status == [Status::Exhausted as u8; PEERS] {
+            break;
+        }
+        assert!(sent.status == conflict && begin.elapsed() < Duration::from_secs(60), "{:?}", sent.status);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let text = Packed::new(b"text", &[0, 4]).unwrap();
+    assert_eq!(near.group_encrypt(&group, text).unwrap().status, [Status::NoSenderKey as u8]);
+    assert!(near.prekeys(desk, 1, true).unwrap().one_time[0].0 > lost);
+    // An answer turns the ratchet, and what is sent then opens: no key of it was used before.
+    assert_eq!(far.answer(&near, &handles), PEERS);
+    for _ in 0..3 {
+        assert_eq!(far.open(&encrypt(&near, &handles, "on"), "on"), PEERS);
+        assert_eq!(far.answer(&near, &handles), PEERS);
+    }
+}
+
+#[test]
 fn of_two_engines_that_fight_for_a_shard_one_releases() {
     let Some(bin) = server::available() else { return };
     let server = Server::start(&bin);

@@ -128,6 +128,12 @@ impl Engine {
         call(py, || self.inner.move_shards(&shards, to, force))
     }
 
+    /// `Engine.declare_shards`: accounts, peers, sender keys.
+    fn _declare_shards(&self, py: Python<'_>, shards: Vec<u32>, force: bool) -> PyResult<(u64, u64, u64)> {
+        let restored = call(py, || self.inner.declare_shards(&shards, force))?;
+        Ok((restored.accounts, restored.peers, restored.sender_keys))
+    }
+
     /// Deletes an account: its keys, sessions and sender keys.
     fn delete_account(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let id = self.account_id(py, name)?;

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::accounts::Account;
 use super::engine::{Engine, Options};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows, SenderKeyRecord};
 use crate::error::Error;
@@ -28,6 +29,14 @@ pub struct Restored {
     pub sender_keys: u64,
 }
 
+impl Restored {
+    fn add(&mut self, part: Self) {
+        self.accounts += part.accounts;
+        self.peers += part.peers;
+        self.sender_keys += part.sender_keys;
+    }
+}
+
 /// Copies the store at `from`, also while an engine has it open, to the file `to`.
 ///
 /// # Errors
@@ -47,17 +56,45 @@ impl Engine {
         let mut restored = Restored { accounts: engine.accounts()?.len() as u64, ..Restored::default() };
         if !newest {
             for account in engine.all_accounts() {
-                let mut changes = Changes::default();
-                account.skip_ids(&mut changes);
-                restored.sender_keys += drop_sender_keys(engine.store().as_mut(), account.id, &mut changes)?;
-                engine.store().commit(changes)?;
-                restored.peers += burn_chains(engine.store().as_mut(), account.id)?;
+                restored.add(start_anew(engine.store().as_mut(), &account)?);
             }
         }
         engine.store().declare()?;
         engine.close()?;
         Ok(restored)
     }
+
+    /// Declares that what the server of a shared store has of these shards is the newest state there is: commits that it
+    /// had acknowledged are gone. No chain that was stored is used again, as after [`Self::restore`]. Then the shards wait
+    /// for the engines that they are assigned to. `force`: also shards that engines serve and nothing is known to be
+    /// missing of, as a copy shows that was put in the server's place.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a store with one owner, a shard that is none, or one that an engine serves;
+    /// [`Error::Busy`], [`Error::Store`]: until this has succeeded, the shards are refused.
+    pub fn declare_shards(&self, shards: &[u32], force: bool) -> Result<Restored, Error> {
+        self.may_be_called()?;
+        let mut restored = Restored::default();
+        let mut store = self.store();
+        let declared = store.declare_shards(shards, force, &mut |store, listed| {
+            restored.accounts = listed.len() as u64;
+            for account in Account::load(store, listed)? {
+                restored.add(start_anew(store, &account)?);
+            }
+            Ok(())
+        });
+        self.note_lost(store.as_mut());
+        declared.map(|()| restored)
+    }
+}
+
+/// Leaves nothing to an account that may have been used since its rows were written.
+fn start_anew(store: &mut dyn Store, account: &Account) -> Result<Restored, Error> {
+    let mut changes = Changes::default();
+    account.skip_ids(&mut changes);
+    let sender_keys = drop_sender_keys(store, account.id, &mut changes)?;
+    store.commit(changes)?;
+    Ok(Restored { accounts: 0, peers: burn_chains(store, account.id)?, sender_keys })
 }
 
 fn drop_sender_keys(store: &mut dyn Store, account: u32, changes: &mut Changes) -> Result<u64, Error> {

@@ -29,7 +29,7 @@ const NOTE: usize = size_of::<StoreId>() + 8;
 const DECLARING: u64 = u64::MAX;
 
 /// Further than any store of an older generation can have come: once declared, a store cannot be taken for one.
-const LEAP: u64 = 1 << 32;
+pub(super) const LEAP: u64 = 1 << 32;
 
 /// The places in which a store's generation is noted.
 pub(super) struct Generation {

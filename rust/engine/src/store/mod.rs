@@ -194,6 +194,9 @@ pub(crate) type FoundTag<'a> = &'a mut dyn FnMut([u8; 16], &[u8]) -> Result<(), 
 /// Takes a row of a scan over several accounts: its key and its body.
 pub(crate) type FoundKey<'a> = &'a mut dyn FnMut(Key, &[u8]) -> Result<(), Error>;
 
+/// Leaves nothing to accounts that may have been used since their rows were written.
+pub(crate) type StartAnew<'a> = &'a mut dyn FnMut(&mut dyn Store, &[(u32, String)]) -> Result<(), Error>;
+
 /// Why an account cannot be written to any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
@@ -280,6 +283,14 @@ pub(crate) trait Store: Send {
     /// known to be written; where it may be, [`Self::lost`] names all of its accounts.
     fn commit(&mut self, changes: Changes) -> Result<(), Error>;
 
+    /// Declares what the server has of some shards to be the newest state there is, though it had acknowledged more: of
+    /// shards that are known to have gone back, of others where no engine serves them, or (`force`) of any. `anew` sees to
+    /// their accounts first. Until this has succeeded they are refused to engines; then they wait for those that they
+    /// are assigned to.
+    fn declare_shards(&mut self, _shards: &[u32], _force: bool, _anew: StartAnew<'_>) -> Result<(), Error> {
+        Err(one_owner())
+    }
+
     /// Declares the store to be the newest state there is, though it is a copy that was put in its place. To be called
     /// on a store that was opened for that.
     fn declare(&mut self) -> Result<(), Error> {
@@ -308,7 +319,8 @@ pub struct Shard {
     pub epoch: u64,
     /// How many commits it had.
     pub version: u64,
-    /// Of a shard that went back to an older state: the commits it had been known to have; else 0.
+    /// Of a shard that went back to an older state, and is refused until that is declared: the commits it had been known
+    /// to have; else 0.
     pub lost_from: u64,
     /// How many accounts are in it.
     pub accounts: u64,

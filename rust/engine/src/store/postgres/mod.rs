@@ -31,7 +31,7 @@ use self::batch::Batch;
 use self::link::{Link, Trouble};
 use self::shards::{Hold, Whose, shard_of};
 use super::sealed::{self, Place, StoreId};
-use super::{Changes, FoundAt, FoundKey, FoundTag, Key, Kind, Loss, Shard, Store};
+use super::{Changes, FoundAt, FoundKey, FoundTag, Key, Kind, Loss, Shard, StartAnew, Store};
 use crate::error::Error;
 use crate::limits::{SHARDS, STATEMENT_ROWS, STORE_LONG_PATIENCE, STORE_PATIENCE};
 use crate::secret::Secret;
@@ -137,6 +137,45 @@ impl PostgresStore {
         let Some(account) = self.accounts.get(&key.account) else { return Ok(None) };
         sealed::open(&account.data_key, &self.store_id()?, Place::Row(key), body, plain).map_err(|_| self.damaged())?;
         Ok(Some(key))
+    }
+
+    /// The accounts of shards that are held, which can be read from here on.
+    fn list(&mut self, shards: &[i32]) -> Result<Vec<(u32, String)>, Error> {
+        let rows = self
+            .link
+            .ask(STORE_LONG_PATIENCE, async |up| up.client.query(&up.statements.accounts, &[&shards]).await)
+            .map_err(|trouble| self.explain(trouble))?;
+        let store_id = self.store_id()?;
+        // Those of these shards that are not listed any more were deleted.
+        let (mut known, others): (BTreeMap<u32, Account>, _) = std::mem::take(&mut self.accounts)
+            .into_iter()
+            .partition(|(_, account)| shards.contains(&(account.shard as i32)));
+        self.accounts = others;
+        let mut listed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (id, name, shard, wrapped) = (
+                self.field::<i64>(&row, 0)?,
+                self.field::<String>(&row, 1)?,
+                self.field::<i32>(&row, 2)?,
+                self.field::<Vec<u8>>(&row, 3)?,
+            );
+            let id = u32::try_from(id).map_err(|_| self.damaged())?;
+            let account = match known.remove(&id) {
+                Some(account) => account,
+                None => {
+                    let data_key =
+                        sealed::unwrap(&self.operator_key, &store_id, id, &name, &wrapped).map_err(|_| {
+                            Error::Store(format!(
+                                "the data key of account {name} was damaged or moved: restore the store from a backup"
+                            ))
+                        })?;
+                    Account { shard: shard as u32, data_key }
+                }
+            };
+            self.accounts.insert(id, account);
+            listed.push((id, name));
+        }
+        Ok(listed)
     }
 
     /// That these accounts can be read: rows of one that was lost would look as if they did not exist.
@@ -261,37 +300,7 @@ impl Store for PostgresStore {
         self.take(&again, Whose::default())?;
         self.hand_over()?;
         let held: Vec<i32> = self.held().map(|shard| shard as i32).collect();
-        let rows = self
-            .link
-            .ask(STORE_LONG_PATIENCE, async |up| up.client.query(&up.statements.accounts, &[&held]).await)
-            .map_err(|trouble| self.explain(trouble))?;
-        let store_id = self.store_id()?;
-        let mut known = std::mem::take(&mut self.accounts);
-        let mut listed = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (id, name, shard, wrapped) = (
-                self.field::<i64>(&row, 0)?,
-                self.field::<String>(&row, 1)?,
-                self.field::<i32>(&row, 2)?,
-                self.field::<Vec<u8>>(&row, 3)?,
-            );
-            let id = u32::try_from(id).map_err(|_| self.damaged())?;
-            let account = match known.remove(&id) {
-                Some(account) => account,
-                None => {
-                    let data_key =
-                        sealed::unwrap(&self.operator_key, &store_id, id, &name, &wrapped).map_err(|_| {
-                            Error::Store(format!(
-                                "the data key of account {name} was damaged or moved: restore the store from a backup"
-                            ))
-                        })?;
-                    Account { shard: shard as u32, data_key }
-                }
-            };
-            self.accounts.insert(id, account);
-            listed.push((id, name));
-        }
-        Ok(listed)
+        self.list(&held)
     }
 
     fn lost(&mut self) -> Vec<(u32, Loss)> {
@@ -345,9 +354,7 @@ impl Store for PostgresStore {
     }
 
     fn move_shards(&mut self, shards: &[u32], to: &str, force: bool) -> Result<(), Error> {
-        if let Some(shard) = shards.iter().find(|&&shard| shard >= SHARDS) {
-            return Err(Error::Malformed(format!("shards: {shard}; the last one is {}", SHARDS - 1)));
-        }
+        check_shards(shards)?;
         if !to.is_empty() {
             address::check_engine(to)?;
         }
@@ -546,6 +553,27 @@ impl Store for PostgresStore {
         Ok(())
     }
 
+    fn declare_shards(&mut self, shards: &[u32], force: bool, anew: StartAnew<'_>) -> Result<(), Error> {
+        check_shards(shards)?;
+        self.ready()?;
+        let served = |shard: &Shard| shard.serving && shard.lost_from == 0 && shards.contains(&shard.number);
+        if !force && let Some(Shard { number, engine, .. }) = self.shards()?.into_iter().find(served) {
+            return Err(Error::Malformed(format!(
+                "shard {number} has lost nothing that is known of, and engine {engine} serves it: stop that engine \
+                 before another state of its store is declared"
+            )));
+        }
+        let declared = self
+            .take_lost(shards, force)
+            .and_then(|accounts| anew(self, &accounts))
+            .and_then(|()| self.declare_taken(shards));
+        // Also where it failed: they are refused then, as before.
+        for &shard in shards {
+            self.lose(shard, Loss::Stale);
+        }
+        declared
+    }
+
     fn size_bytes(&mut self) -> Result<u64, Error> {
         self.ready()?;
         let size = self.link.ask(STORE_PATIENCE, async |up| up.client.query_one(statements::SIZE, &[]).await);
@@ -588,6 +616,13 @@ fn ranges(accounts: &[u32], kind: Kind) -> (Vec<[u8; 21]>, Vec<[u8; 21]>) {
             (first, last)
         })
         .unzip()
+}
+
+fn check_shards(shards: &[u32]) -> Result<(), Error> {
+    match shards.iter().find(|&&shard| shard >= SHARDS) {
+        Some(shard) => Err(Error::Malformed(format!("shards: {shard}; the last one is {}", SHARDS - 1))),
+        None => Ok(()),
+    }
 }
 
 /// PostgreSQL's text has no zero byte.

@@ -10,6 +10,7 @@ use super::statements::{self, SCHEMA};
 use crate::error::Error;
 use crate::limits::{SHARDS, STORE_PATIENCE};
 use crate::secret::Secret;
+use crate::store::generation::LEAP;
 use crate::store::sealed::{self, Nonces, Place, StoreId};
 use crate::store::{Loss, Shard};
 
@@ -58,7 +59,7 @@ pub(super) fn whose(name: &str, shard: &Shard) -> String {
     let text = if *lost_from != 0 {
         return format!(
             "account {name} is in shard {number}, whose server has {version} commits and had acknowledged {lost_from}: \
-             go on with the server that has them"
+             go on with the server that has them, or give them up: interlane shards declare {number}"
         );
     } else if engine.is_empty() {
         format!("which no engine has: interlane shards take {number} --to ENGINE")
@@ -179,6 +180,43 @@ impl PostgresStore {
         drop(noted);
     }
 
+    /// Takes shards to declare that what is stored of them is the newest there is. Gives their accounts.
+    pub(super) fn take_lost(&mut self, shards: &[u32], force: bool) -> Result<Vec<(u32, String)>, Error> {
+        let shards: Vec<i32> = shards.iter().map(|&shard| shard as i32).collect();
+        let instance = self.instance;
+        let taken = self
+            .link
+            .ask(STORE_PATIENCE, async |up| up.client.query(statements::TAKE_LOST, &[&instance, &shards, &force]).await)
+            .map_err(|trouble| self.explain(trouble))?;
+        if taken.len() < shards.len() {
+            return Err(Error::Busy("an engine has just taken one of the shards: call again, or stop it".into()));
+        }
+        for row in taken {
+            let (shard, epoch, version) =
+                (self.field::<i32>(&row, 0)? as u32, self.field::<i64>(&row, 1)?, self.field::<i64>(&row, 2)?);
+            self.drop_accounts(shard, Loss::Stale);
+            self.holds[shard as usize] = Some(Hold { epoch, version, doubtful: 0, wanted: false });
+        }
+        self.list(&shards)
+    }
+
+    /// What is stored of shards that were taken so is the newest there is. They wait for the engines that they are
+    /// assigned to.
+    pub(super) fn declare_taken(&mut self, shards: &[u32]) -> Result<(), Error> {
+        let (numbers, epochs, versions) = self.known(shards.iter().copied());
+        let leap = LEAP as i64;
+        let declared = self
+            .link
+            .ask(STORE_PATIENCE, async |up| {
+                up.client.query(statements::DECLARE, &[&numbers, &epochs, &versions, &leap]).await
+            })
+            .map_err(|trouble| self.explain(trouble))?;
+        if declared.len() < shards.len() {
+            return Err(Error::Busy("an engine took one of the shards meanwhile: declare them again".into()));
+        }
+        Ok(())
+    }
+
     /// Gives up the shards that other engines are to have, before anything is written to them again.
     pub(super) fn hand_over(&mut self) -> Result<(), Error> {
         let wanted: Vec<u32> =
@@ -256,7 +294,7 @@ impl PostgresStore {
     }
 
     /// A shard is not held any more.
-    fn lose(&mut self, shard: u32, loss: Loss) {
+    pub(super) fn lose(&mut self, shard: u32, loss: Loss) {
         self.holds[shard as usize] = None;
         self.drop_accounts(shard, loss);
     }

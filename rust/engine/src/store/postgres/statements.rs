@@ -179,6 +179,23 @@ const LOST: &str = "
     UPDATE interlane.shards SET epoch = epoch + 1, holder = 0, lost_from = $3::int8
     WHERE shard = $1 AND epoch = $2";
 
+/// Takes shards that are to be declared: those that went back, and ($3: also where an engine is said to serve them)
+/// others, which are as if they had gone back until that has ended. $1 instance, $2 shards.
+pub(super) const TAKE_LOST: &str = "
+    UPDATE interlane.shards SET epoch = epoch + 1, holder = $1::int8,
+        lost_from = CASE WHEN lost_from = 0 THEN version + 1 ELSE lost_from END
+    WHERE shard = ANY($2::int4[]) AND (lost_from <> 0 OR holder = 0 OR $3::boolean)
+    RETURNING shard, epoch, version";
+
+/// What is stored is the newest there is from here on, and further than any engine remembers ($4). $1 shards, $2 epochs,
+/// $3 versions.
+pub(super) const DECLARE: &str = "
+    UPDATE interlane.shards AS s SET epoch = s.epoch + 1, holder = 0, lost_from = 0, version = $4::int8 +
+        CASE WHEN s.lost_from > s.version THEN s.lost_from ELSE s.version END
+    FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS h (shard, epoch, version)
+    WHERE s.shard = h.shard AND s.epoch = h.epoch AND s.version = h.version
+    RETURNING s.shard";
+
 /// Not prepared: a database that stands in for PostgreSQL may not know it.
 pub(super) const SIZE: &str = "
     SELECT (pg_total_relation_size('interlane.rows') + pg_total_relation_size('interlane.accounts'))::int8";

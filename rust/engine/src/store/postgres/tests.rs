@@ -1,5 +1,6 @@
 //! Tests of the PostgreSQL store, on servers of their own: ownership, unknown outcomes, lost connections, damage.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -382,6 +383,65 @@ fn a_server_that_went_back_is_not_served() {
         database.sql(&format!("SELECT lost_from FROM interlane.shards WHERE shard = {shard}")),
         [version.to_string()]
     );
+}
+
+#[test]
+fn a_server_that_went_back_is_served_again_when_that_is_declared() {
+    let database = database!();
+    let mut store = database.engine("engine=one");
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    for body in [b"1", b"2", b"3"] {
+        store.commit(puts([(key(desk, 1), &body[..]), (key(bell, 1), body)])).unwrap();
+    }
+    let shard = shard_of("desk");
+    let lost_from = store.shards().unwrap()[shard as usize].version;
+    database.end_sessions();
+    database.sql(&format!("UPDATE interlane.shards SET version = version - 1 WHERE shard = {shard}"));
+    store.commit(puts([(key(desk, 1), &b"4"[..])])).unwrap();
+    assert!(store.lost().contains(&(desk, Loss::Moved)));
+    assert!(store.elsewhere("desk").unwrap().unwrap().contains(&format!("interlane shards declare {shard}")));
+
+    let mut observer = database.engine("shards=none");
+    let seen = RefCell::new(Vec::new());
+    let mut list = |_: &mut dyn Store, accounts: &[(u32, String)]| {
+        seen.borrow_mut().extend_from_slice(accounts);
+        Ok(())
+    };
+    // A shard that is served has lost nothing that is known of.
+    let served = observer.declare_shards(&[shard, shard_of("bell")], false, &mut list);
+    assert!(matches!(served, Err(Error::Malformed(text)) if text.contains("engine one serves it")));
+    assert!(matches!(observer.declare_shards(&[SHARDS], true, &mut list), Err(Error::Malformed(_))));
+    assert_eq!(store.accounts().unwrap(), [(bell, "bell".to_owned())]);
+    // What was begun and not ended is refused as before.
+    let begun = observer.declare_shards(&[shard], false, &mut |store, _| {
+        store.commit(puts([(key(desk, 2), &b"half"[..])]))?;
+        Err(Error::Busy("the connection was lost".into()))
+    });
+    assert!(matches!(begun, Err(Error::Busy(_))));
+    assert_eq!(store.accounts().unwrap(), [(bell, "bell".to_owned())]);
+    assert_eq!(observer.shards().unwrap()[shard as usize].lost_from, lost_from);
+    assert!(matches!(load(&mut observer, &[key(desk, 1)]), Err(Error::Busy(_))));
+
+    observer.declare_shards(&[shard], false, &mut list).unwrap();
+    assert_eq!(*seen.borrow(), [(desk, "desk".to_owned())]);
+    let declared = observer.shards().unwrap().swap_remove(shard as usize);
+    assert_eq!((declared.engine.as_str(), declared.serving, declared.lost_from), ("one", false, 0));
+    // Further than anybody remembers: the engine that knows of more commits serves it again, as it is now.
+    assert!(declared.version > lost_from + (1 << 31));
+    assert_eq!(store.accounts().unwrap().len(), 2);
+    assert_eq!(body(&mut store, key(desk, 1)), Some(b"3".to_vec()));
+    assert_eq!(body(&mut store, key(desk, 2)), Some(b"half".to_vec()));
+    store.commit(puts([(key(desk, 1), &b"5"[..]), (key(bell, 1), b"5")])).unwrap();
+    assert!(!store.lost().iter().any(|&(account, _)| account == bell));
+    assert_eq!(body(&mut store, key(desk, 1)), Some(b"5".to_vec()));
+
+    // By force also what is served; the engine writes nothing that was under way.
+    observer.declare_shards(&[shard_of("bell")], true, &mut list).unwrap();
+    store.commit(puts([(key(bell, 1), &b"late"[..]), (key(desk, 1), b"6")])).unwrap();
+    assert_eq!(store.lost(), [(bell, Loss::Moved)]);
+    assert_eq!(store.accounts().unwrap().len(), 2);
+    assert_eq!(body(&mut store, key(bell, 1)), Some(b"5".to_vec()));
+    assert_eq!(body(&mut store, key(desk, 1)), Some(b"6".to_vec()));
 }
 
 #[test]
