@@ -50,6 +50,28 @@ def test_a_store_comes_back_with_its_sessions(url: str) -> None:
         assert far.decrypt(["desk"], sent.kinds, sent.data, sent.offsets).tolist() == [text]
 
 
+def test_a_shared_store_can_be_leased(url: str) -> None:
+    far = interlane.open(":memory:").account("ada", create=True)
+
+    def gateway(name: str) -> interlane.Engine:
+        return interlane.open(f"{url}?engine={name}&shards=all", key=KEY, durability="leased", lease=32)
+
+    with pytest.raises(interlane.MalformedCall, match="lease"):
+        interlane.open(f"{url}?engine=one", key=KEY, durability="leased", lease=2_000)
+    one = gateway("one")
+    desk = one.account("desk", create=True)
+    desk.start_sessions(["ada"], list(far.prekeys(one_time=1).bundles()))
+    sent = [desk.encrypt(["ada"], [b"%d" % n]) for n in range(100)]
+    # It has the shards from here on, and the other one has not let go of them.
+    with gateway("two") as two:
+        sent += [two.account("desk").encrypt(["ada"], [b"%d" % n]) for n in range(100, 140)]
+    stats = one.stats()
+    assert 0 < int(stats["leases_written"]) + int(stats["calls_waited"]) < 50
+    for n, rows in enumerate(sent):
+        assert far.decrypt(["desk"], rows.kinds, rows.data, rows.offsets).tolist() == [b"%d" % n]
+    one.close()
+
+
 def test_rows_of_another_engines_account_are_conflict_and_it_says_whose(url: str) -> None:
     far = interlane.open(":memory:").account("ada", create=True)
     with gateway(url, "one") as one, gateway(url, "two") as two:

@@ -73,7 +73,8 @@ def open(
 
     `durability`: with "strict" every call commits its chains before its frames leave. With "leased" the store
     is ahead of each sending chain by up to `lease` counters, sends within write nothing, and after a crash a
-    chain skips what was left of its lease.
+    chain skips what was left of its lease. In a shared store, so it does when its account goes to another
+    engine, and an engine that was replaced sends for one more second at most.
 
     `receive_buffer` keeps every plaintext, sealed like all else, in the transaction that spends its key,
     until `Rows.ack` frees it: a frame that comes again gives it again, with the status REDELIVERED. An

@@ -108,6 +108,11 @@ pub const COPIED_WAL_BYTES: u64 = 8 << 30;
 /// account that moves can be nobody's, and one query for all.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long an engine sends within its leases on a shared store before it asks whether its shards are still its own:
+/// so late it hears that it was replaced, while the keys of its leases are nobody else's in any case. Each time costs one
+/// statement that waits for the standby.
+pub const HOLD_CONFIRMED: Duration = Duration::from_secs(1);
+
 /// Shards of a shared store, so also the most engines that can serve it at once: far above what one database feeds.
 /// A batch touches the row of every shard that it has accounts of, so more would cost what few gateways need.
 pub const SHARDS: u32 = 64;

@@ -1,9 +1,12 @@
 //! Gateways on PostgreSQL with a live peer at the other end: whatever happens to servers and engines, every frame that
 //! left opens there, once. A frame whose key was used before would be DUPLICATE.
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use interlane::limits::HOLD_CONFIRMED;
 use interlane::{
     AccountId, BufferLimits, Bundle, Durability, Engine, Error, Location, Options, Packed, Rows, Secret, Status, Upload,
 };
@@ -17,6 +20,11 @@ mod server;
 use server::Server;
 
 const PEERS: usize = 40;
+
+/// Counters of a lease.
+const LEASE: u32 = 64;
+
+const MODES: [Durability; 2] = [Durability::Strict, Durability::Leased(LEASE)];
 
 fn options(location: Location) -> Options {
     Options {
@@ -36,7 +44,16 @@ fn engine(location: Location) -> Engine {
 }
 
 fn gateway(url: &str, options: &str) -> Engine {
-    engine(Location::Postgres { url: format!("{url}?{options}"), key: Secret::copy_of(&[7; 32]) })
+    gateway_as(url, options, Durability::Strict)
+}
+
+fn gateway_as(url: &str, options: &str, durability: Durability) -> Engine {
+    let location = Location::Postgres { url: format!("{url}?{options}"), key: Secret::copy_of(&[7; 32]) };
+    Engine::open(Options { durability, ..self::options(location) }).unwrap()
+}
+
+fn leased(url: &str, options: &str) -> Engine {
+    gateway_as(url, options, Durability::Leased(LEASE))
 }
 
 fn bundle(upload: &Upload) -> Bundle {
@@ -70,6 +87,38 @@ fn encrypt(engine: &Engine, handles: &[u64], text: &str) -> Rows {
     engine.encrypt(handles, Packed::new(&data, &offsets).unwrap()).unwrap()
 }
 
+/// The number that protobuf writes at the front.
+fn number(bytes: &mut &[u8]) -> u64 {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    let (digits, rest) = bytes.split_at(end);
+    *bytes = rest;
+    digits.iter().rev().fold(0, |number, digit| number << 7 | u64::from(digit & 0x7f))
+}
+
+/// A frame's ratchet key and counter.
+fn place(kind: u8, frame: &[u8]) -> (Vec<u8>, u64) {
+    let first = kind == interlane::Kind::PrekeyMessage as u8;
+    // Behind the version; in front of the MAC.
+    let mut rest = if first { &frame[1..] } else { &frame[1..frame.len() - 8] };
+    let (mut key, mut counter) = (Vec::new(), 0);
+    while !rest.is_empty() {
+        let tag = number(&mut rest);
+        let value = number(&mut rest);
+        if tag & 7 == 0 {
+            counter = if tag == 0x10 { value } else { counter };
+            continue;
+        }
+        let (bytes, behind) = rest.split_at(value as usize);
+        rest = behind;
+        match (first, tag) {
+            (true, 0x22) => return place(interlane::Kind::Message as u8, bytes),
+            (false, 0x0a) => key = bytes.to_vec(),
+            _ => {}
+        }
+    }
+    (key, counter)
+}
+
 /// Peers that wrote to the gateway's account and got answers, each with a session; in memory, so that they forget
 /// nothing.
 struct Far {
@@ -78,6 +127,10 @@ struct Far {
     handles: Vec<u64>,
     /// Frames to the gateway that were not taken yet, and whether they were given to it without a clear answer.
     waiting: Vec<Option<(u8, Vec<u8>, bool)>>,
+    /// By ratchet key: the counter behind the newest frame.
+    next: HashMap<Vec<u8>, u64>,
+    /// The most counters of a chain that were skipped at once.
+    gap: u64,
     sent: usize,
     taken: usize,
 }
@@ -104,7 +157,8 @@ impl Far {
         let started = gateway.start_sessions(&near, &bundles).unwrap();
         assert_eq!(started.status, [Status::Ok as u8; PEERS]);
         let handles = far.sessions(&accounts, &["desk"; PEERS]).unwrap();
-        let mut linked = Self { engine: far, handles, waiting: vec![None; PEERS], sent: 0, taken: 0 };
+        let mut linked =
+            Self { engine: far, handles, waiting: vec![None; PEERS], next: HashMap::new(), gap: 0, sent: 0, taken: 0 };
         assert_eq!(linked.open(&encrypt(gateway, &near, "hello"), "hello"), PEERS);
         assert_eq!(linked.answer(gateway, &near), PEERS);
         linked
@@ -123,8 +177,32 @@ impl Far {
         let opened = self.engine.decrypt(&handles, &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
         assert!(opened.status.iter().all(|&status| status == Status::Ok as u8), "{:?}", opened.status);
         assert!((0..left.len()).all(|i| row(&opened, i) == text.as_bytes()));
+        left.iter().for_each(|&i| self.note(sent.kinds[i], row(sent, i)));
         self.sent += left.len();
         left.len()
+    }
+
+    /// Notes how many counters were skipped before a frame: the newest of its chain.
+    fn note(&mut self, kind: u8, frame: &[u8]) {
+        let (key, counter) = place(kind, frame);
+        let next = self.next.entry(key).or_default();
+        assert!(counter >= *next, "{counter} came behind {next}");
+        self.gap = self.gap.max(counter - *next);
+        *next = counter + 1;
+    }
+
+    /// Opens frames of several senders, which come in no order.
+    fn open_all(&mut self, mut frames: Vec<(usize, u8, Vec<u8>)>) {
+        // The peer keeps no more than 2,000 keys of messages that it has not seen.
+        frames.sort_by_cached_key(|(peer, kind, frame)| (*peer, place(*kind, frame).1));
+        let handles: Vec<u64> = frames.iter().map(|&(peer, ..)| self.handles[peer]).collect();
+        let kinds: Vec<u8> = frames.iter().map(|&(_, kind, _)| kind).collect();
+        let (data, offsets) = packed(&frames.iter().map(|(_, _, frame)| frame).collect::<Vec<_>>());
+        let opened = self.engine.decrypt(&handles, &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
+        let failed: Vec<u8> = opened.status.iter().copied().filter(|&status| status != Status::Ok as u8).collect();
+        assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), frames.len());
+        frames.iter().for_each(|(_, kind, frame)| self.note(*kind, frame));
+        self.sent += frames.len();
     }
 
     /// Answers, and delivers again what was not taken; gives how many were.
@@ -176,11 +254,15 @@ fn name(url: &str) -> &str {
 #[test]
 fn a_gateway_goes_on_when_its_primary_dies() {
     let Some(bin) = server::available() else { return };
-    let (primary, standby) = Server::start_pair(&bin);
+    MODES.into_iter().for_each(|durability| goes_on_when_its_primary_dies(&bin, durability));
+}
+
+fn goes_on_when_its_primary_dies(bin: &Path, durability: Durability) {
+    let (primary, standby) = Server::start_pair(bin);
     let database = primary.database();
     let url =
         format!("postgresql://postgres@127.0.0.1:{},127.0.0.1:{}/{}", primary.port, standby.port, name(&database));
-    let near = gateway(&url, "engine=one");
+    let near = gateway_as(&url, "engine=one", durability);
     let mut far = Far::link(&near);
     let handles = near_handles(&near).unwrap();
     let (mut rounds, mut refused) = (0, 0);
@@ -205,7 +287,7 @@ fn a_gateway_goes_on_when_its_primary_dies() {
     assert!(far.sent > 40 * PEERS && far.taken > 40 * PEERS, "{} {}", far.sent, far.taken);
     // What another gateway finds is what this one knew.
     near.close().unwrap();
-    let next = gateway(&url, "engine=two");
+    let next = gateway_as(&url, "engine=two", durability);
     let handles = near_handles(&next).unwrap();
     assert_eq!(far.open(&encrypt(&next, &handles, "on"), "on"), PEERS);
     assert_eq!(far.answer(&next, &handles), PEERS);
@@ -354,8 +436,13 @@ fn of_two_engines_that_fight_for_a_shard_one_releases() {
 fn calls_from_many_threads_while_shards_move() {
     let Some(bin) = server::available() else { return };
     let server = Server::start(&bin);
-    let url = server.database();
-    let engines = [gateway(&url, "engine=one"), gateway(&url, "engine=two")];
+    for durability in [Durability::Strict, Durability::Leased(16)] {
+        calls_while_shards_move(&server.database(), durability);
+    }
+}
+
+fn calls_while_shards_move(url: &str, durability: Durability) {
+    let engines = ["engine=one", "engine=two"].map(|name| gateway_as(url, name, durability));
     let mut far = Far::link(&engines[0]);
     engines[0].move_shards(&[shard(&engines[0])], "two", true).unwrap();
     let handles: Vec<Vec<u64>> = engines.iter().rev().map(|engine| near_handles(engine).unwrap()).rev().collect();
@@ -397,28 +484,177 @@ fn calls_from_many_threads_while_shards_move() {
         sends.into_iter().flat_map(|sends| sends.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(begin.elapsed() < Duration::from_secs(60));
-    // They come from two engines, so in no order; each opens, and none twice.
-    let handles: Vec<u64> = released.iter().map(|&(peer, ..)| far.handles[peer]).collect();
-    let kinds: Vec<u8> = released.iter().map(|&(_, kind, _)| kind).collect();
-    let (data, offsets) = packed(&released.iter().map(|(_, _, frame)| frame).collect::<Vec<_>>());
-    let opened = far.engine.decrypt(&handles, &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
-    let failed: Vec<u8> = opened.status.iter().copied().filter(|&status| status != Status::Ok as u8).collect();
-    assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), released.len());
     assert!(released.len() > 50 * PEERS, "{}", released.len());
-    far.sent += released.len();
+    // Each opens, and none twice.
+    far.open_all(released);
 }
 
 #[test]
-fn a_shared_store_is_strict() {
+fn a_shard_that_moves_within_leases_goes_on_at_their_ends() {
     let Some(bin) = server::available() else { return };
     let server = Server::start(&bin);
     let url = server.database();
-    let one = gateway(&url, "engine=one");
-    let location = Location::Postgres { url: format!("{url}?engine=two&shards=all"), key: Secret::copy_of(&[7; 32]) };
-    let leased = Engine::open(Options { durability: Durability::Leased(64), ..options(location) });
-    assert!(matches!(leased.map(drop), Err(Error::Malformed(text)) if text.contains("strict")));
-    // It has taken nothing.
-    assert!(one.shards().unwrap().iter().all(|shard| shard.engine == "one"));
+    let one = leased(&url, "engine=one");
+    let mut far = Far::link(&one);
+    let near = near_handles(&one).unwrap();
+    let commits = |engine: &Engine| engine.shards().unwrap().iter().map(|shard| shard.version).sum::<u64>();
+    // Far within its lease a chain writes nothing.
+    let mut quiet = 0;
+    for i in 0..100 {
+        let before = commits(&one);
+        let text = format!("text {i}");
+        assert_eq!(far.open(&encrypt(&one, &near, &text), &text), PEERS);
+        quiet += usize::from(commits(&one) == before);
+    }
+    assert!(quiet > 50, "{quiet}");
+    assert_eq!(far.gap, 0);
+
+    // Asked for: whoever sends in leases alone hears of it too, though no call of it writes.
+    let two = leased(&url, "engine=two");
+    two.move_shards(&[shard(&one)], "two", false).unwrap();
+    let begin = Instant::now();
+    loop {
+        let sent = encrypt(&one, &near, "meanwhile");
+        if sent.status == [Status::Conflict as u8; PEERS] {
+            assert!(sent.data.is_empty());
+            break;
+        }
+        assert_eq!(far.open(&sent, "meanwhile"), PEERS);
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut handles = [near, near_handles(&two).unwrap()];
+    assert_eq!(far.open(&encrypt(&two, &handles[1], "two"), "two"), PEERS);
+    assert!(far.gap > 0, "the rest of the lease is skipped");
+
+    // Taken away at any moment. What the old owner still sends within its leases is its own alone.
+    let engines = [&one, &two];
+    for round in 0..6 {
+        let (winner, loser) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
+        let late: Vec<Rows> = {
+            engines[winner].move_shards(&[shard(&one)], ["one", "two"][winner], true).unwrap();
+            (0..3).map(|_| encrypt(engines[loser], &handles[loser], "late")).collect()
+        };
+        for rows in &late {
+            far.open(rows, "late");
+        }
+        // Longer than an engine believes what it was told last, and than the pause between two looks.
+        std::thread::sleep(HOLD_CONFIRMED + Duration::from_millis(50));
+        handles[winner] = near_handles(engines[winner]).unwrap();
+        let text = format!("round {round}");
+        assert_eq!(far.open(&encrypt(engines[winner], &handles[winner], &text), &text), PEERS);
+        let refused = encrypt(engines[loser], &handles[loser], "much later");
+        assert!(refused.status == [Status::Conflict as u8; PEERS] && refused.data.is_empty(), "{:?}", refused.status);
+        if round == 3 {
+            assert_eq!(far.answer(engines[winner], &handles[winner]), PEERS);
+        }
+    }
+    assert!(far.gap <= u64::from(LEASE), "{}", far.gap);
+
+    // What is closed gives its leases back.
+    far.gap = 0;
+    assert_eq!(far.open(&encrypt(&two, &handles[1], "last"), "last"), PEERS);
+    one.close().unwrap();
+    two.close().unwrap();
+    let three = leased(&url, "engine=three&shards=all");
+    let near = near_handles(&three).unwrap();
+    assert_eq!(far.open(&encrypt(&three, &near, "first"), "first"), PEERS);
+    assert_eq!(far.gap, 0);
+}
+
+#[test]
+fn sender_keys_and_crashed_engines_go_on_at_the_ends_of_leases() {
+    let Some(bin) = server::available() else { return };
+    let server = Server::start(&bin);
+    let url = server.database();
+    let text = || Packed::new(b"text", &[0, 4]).unwrap();
+    let far = engine(Location::Memory);
+    let bell = far.create_account("bell").unwrap();
+    let theirs = far.groups(&[bell], &["group"], &[Some("desk")]).unwrap();
+    let mut old = leased(&url, "engine=one");
+    old.create_account("desk").unwrap();
+    for life in 0..4 {
+        let desk = old.account("desk").unwrap().unwrap();
+        let ours = old.groups(&[desk], &["group"], &[None]).unwrap();
+        if life == 0 {
+            let sent = old.group_distribute(&ours).unwrap();
+            let (data, offsets) = packed(&[row(&sent, 0)]);
+            let accepted = far.group_accept(&theirs, Packed::new(&data, &offsets).unwrap()).unwrap();
+            assert_eq!(accepted.status, [Status::Ok as u8]);
+        }
+        // Some twice the lease, so that calls and the thread both write some.
+        for _ in 0..130 {
+            let sent = old.group_encrypt(&ours, text()).unwrap();
+            let (data, offsets) = packed(&[row(&sent, 0)]);
+            let opened = far.group_decrypt(&theirs, Packed::new(&data, &offsets).unwrap()).unwrap();
+            assert_eq!((sent.status, opened.status), (vec![Status::Ok as u8], vec![Status::Ok as u8]));
+        }
+        // A process of the same name takes its place, as after a crash; the older one may still send within its lease.
+        let new = leased(&url, "engine=one");
+        let late = old.group_encrypt(&ours, text()).unwrap();
+        if late.status == [Status::Ok as u8] {
+            let (data, offsets) = packed(&[row(&late, 0)]);
+            let opened = far.group_decrypt(&theirs, Packed::new(&data, &offsets).unwrap()).unwrap();
+            assert_eq!(opened.status, [Status::Ok as u8]);
+        }
+        old = new;
+    }
+}
+
+#[test]
+fn a_partitioned_old_owner_sends_its_leases_at_most() {
+    let Some(bin) = server::available() else { return };
+    let (primary, standby) = Server::start_pair(&bin);
+    let database = primary.database();
+    let old = leased(&database, "engine=old");
+    let mut far = Far::link(&old);
+    let handles = near_handles(&old).unwrap();
+    for _ in 0..20 {
+        assert_eq!(far.open(&encrypt(&old, &handles, "before"), "before"), PEERS);
+    }
+    // The old primary lives, and the old gateway reaches no other server: it is told that it holds its shards, by a server
+    // whose standby has gone over to the other side.
+    standby.promote();
+    let cut_off = std::thread::spawn(move || {
+        let (mut frames, mut calls) = (Vec::new(), 0);
+        let begin = Instant::now();
+        // Until nothing leaves any more, and beyond.
+        while begin.elapsed() < Duration::from_secs(15) {
+            let sent = encrypt(&old, &handles, "late");
+            for i in 0..PEERS {
+                match sent.status[i] {
+                    status if status == Status::Ok as u8 => frames.push((i, sent.kinds[i], row(&sent, i).to_vec())),
+                    status => assert_eq!(status, Status::Busy as u8),
+                }
+            }
+            calls += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let last = encrypt(&old, &handles, "late");
+        assert!(last.status == [Status::Busy as u8; PEERS] && last.data.is_empty());
+        (frames, calls)
+    });
+    let new = leased(
+        &format!("postgresql://postgres@127.0.0.1:{}/{}", standby.port, name(&database)),
+        "engine=new&shards=all",
+    );
+    let handles = near_handles(&new).unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..50 {
+        let rows = encrypt(&new, &handles, "new");
+        assert_eq!(rows.status, [Status::Ok as u8; PEERS]);
+        sent.extend((0..PEERS).map(|i| (i, rows.kinds[i], row(&rows, i).to_vec())));
+    }
+    let (late, calls) = cut_off.join().unwrap();
+    assert!(calls > 1);
+    for peer in 0..PEERS {
+        assert!(late.iter().filter(|frame| frame.0 == peer).count() <= LEASE as usize);
+    }
+    // Both sides' frames open, each once.
+    far.open_all([late, sent].concat());
+    assert!(far.gap <= u64::from(LEASE), "{}", far.gap);
+    assert_eq!(far.answer(&new, &handles), PEERS);
+    assert_eq!(far.open(&encrypt(&new, &handles, "on"), "on"), PEERS);
 }
 
 /// The account's shard.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::buffer::Buffer;
 use super::randomness::{Purpose, Randomness, system};
 use super::records;
-use super::standing::Standings;
+use super::standing::Roll;
 use crate::error::{Error, Status};
 use crate::limits::{KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS};
 use crate::ratchet::{KeyPair, SignedPrekey};
@@ -407,7 +407,7 @@ impl Account {
 
 /// The accounts that a run meets, each looked up once: rows refer to them by their place here.
 pub(crate) struct RunAccounts<'e> {
-    all: &'e RwLock<Standings>,
+    all: &'e Roll,
     met: Vec<Arc<Account>>,
     /// Made when a second account is met.
     places: Option<HashMap<u32, Result<usize, Status>>>,
@@ -415,7 +415,7 @@ pub(crate) struct RunAccounts<'e> {
 }
 
 impl<'e> RunAccounts<'e> {
-    pub(crate) fn new(all: &'e RwLock<Standings>) -> Self {
+    pub(crate) fn new(all: &'e Roll) -> Self {
         Self { all, met: Vec::new(), places: None, last: None }
     }
 
@@ -437,9 +437,8 @@ impl<'e> RunAccounts<'e> {
         place
     }
 
-    fn meet(all: &RwLock<Standings>, met: &mut Vec<Arc<Account>>, id: u32) -> Result<usize, Status> {
-        let all = all.read().unwrap_or_else(PoisonError::into_inner);
-        met.push(Arc::clone(all.here(id)?));
+    fn meet(all: &Roll, met: &mut Vec<Arc<Account>>, id: u32) -> Result<usize, Status> {
+        met.push(Arc::clone(all.standings().here(id)?));
         Ok(met.len() - 1)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::mem::take;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use interlane_lanes::{Backend, public};
@@ -23,7 +23,7 @@ use super::plan::{Claims, Plan};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
 use super::rows::{Kind, Outcome, Packed, Rows};
-use super::standing::Standings;
+use super::standing::{Roll, Standings};
 use super::start::{self, Started};
 use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
@@ -138,13 +138,12 @@ pub struct Engine {
     pub(super) leases: Leases,
     pub(super) source: Source,
     pub(super) claims: Claims,
-    accounts: RwLock<Standings>,
+    /// Whose the accounts are.
+    pub(super) roll: Arc<Roll>,
     /// Held while an account is made, deleted or called back.
     pub(super) founding: Mutex<()>,
     /// The store may have other owners.
     pub(super) shared: bool,
-    /// How many accounts are away.
-    pub(super) away: AtomicUsize,
     /// When the store was last asked for accounts of other owners.
     pub(super) looked: Mutex<Option<Instant>>,
     pool: Option<rayon::ThreadPool>,
@@ -179,11 +178,7 @@ impl Engine {
         open: impl FnOnce(&Path, Secret<32>, Option<&Path>) -> Result<SqliteStore, Error>,
     ) -> Result<Self, Error> {
         // Before shards are taken.
-        if matches!(options.location, Location::Postgres { .. }) && options.durability != Durability::Strict {
-            let text = "durability: a store that engines share is strict: what is sent within a lease asks no store, \
-                        so nobody would tell an engine that its shards have gone to another one";
-            return Err(Error::Malformed(text.into()));
-        }
+        options.durability.check()?;
         let mut store: Box<dyn Store> = match options.location {
             Location::Memory => Box::new(MemoryStore::default()),
             Location::Sqlite { path, key, generation } => Box::new(open(&path, key, generation.as_deref())?),
@@ -206,20 +201,20 @@ impl Engine {
         };
         let (durable, shared) = (store.durable(), store.shared());
         let (columns, groups, store) = (Arc::default(), Arc::default(), Arc::new(Mutex::new(store)));
-        let leases = Leases::new(options.durability, durable, options.backend, &columns, &groups, &store)?;
+        let roll = Arc::new(Roll::new(accounts, shared));
+        let leases = Leases::new(options.durability, durable, options.backend, &columns, &groups, &store, &roll)?;
         Ok(Self {
             backend: options.backend,
             columns,
             groups,
             durable,
             shared,
-            away: AtomicUsize::new(0),
+            roll,
             looked: Mutex::new(None),
             store,
             leases,
             source,
             claims: Claims::default(),
-            accounts: RwLock::new(accounts),
             founding: Mutex::new(()),
             pool,
             threads,
@@ -281,11 +276,11 @@ impl Engine {
 
     /// Whose the accounts are.
     pub(super) fn standings(&self) -> RwLockReadGuard<'_, Standings> {
-        self.accounts.read().unwrap_or_else(PoisonError::into_inner)
+        self.roll.standings()
     }
 
     pub(super) fn standings_mut(&self) -> RwLockWriteGuard<'_, Standings> {
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner)
+        self.roll.standings_mut()
     }
 
     /// Rows of receive buffers that go with the next commit.
@@ -344,7 +339,7 @@ impl Engine {
     }
 
     pub(super) fn accounts_of_run(&self) -> RunAccounts<'_> {
-        RunAccounts::new(&self.accounts)
+        RunAccounts::new(&self.roll)
     }
 
     /// What runs the crypto.
@@ -641,6 +636,7 @@ impl Engine {
         if handles.len() > MAX_ROWS {
             return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
         }
+        self.confirm_holds()?;
         if self.any_away() {
             self.call_back(&self.accounts_of(handles))?;
         }

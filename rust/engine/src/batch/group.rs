@@ -240,6 +240,7 @@ impl Engine {
         if handles.len() > MAX_ROWS {
             return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
         }
+        self.confirm_holds()?;
         if self.any_away() {
             self.call_back(&self.groups.accounts_of(handles))?;
         }

@@ -25,6 +25,7 @@ use super::engine::Engine;
 use super::group::Groups;
 use super::plan::Plan;
 use super::records::{self, Dirty};
+use super::standing::Roll;
 use super::tile;
 use crate::error::Error;
 use crate::limits::{LEAST_SPAN, MAX_SENDER_SKIP};
@@ -38,6 +39,18 @@ pub enum Durability {
     Strict,
     /// The store is ahead of every sending chain by up to this many counters; calls within write nothing.
     Leased(u32),
+}
+
+impl Durability {
+    /// That a lease is one.
+    pub(super) fn check(self) -> Result<(), Error> {
+        match self {
+            Self::Leased(lease) if !(1..=MAX_SENDER_SKIP).contains(&lease) => Err(Error::Malformed(format!(
+                "a lease of {lease}: give 1 to {MAX_SENDER_SKIP}, for receivers allow a gap of 1,999 and no more"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A sending chain: its slot among sessions or among sender keys.
@@ -190,6 +203,7 @@ struct Shared {
     columns: Arc<Columns>,
     groups: Arc<Groups>,
     store: Arc<Mutex<Box<dyn Store>>>,
+    roll: Arc<Roll>,
     wanted: Mutex<Wanted>,
     changed: Condvar,
     written: AtomicU64,
@@ -199,11 +213,13 @@ struct Shared {
 struct Wanted {
     /// Chains whose lease runs out, and where the next may end.
     chains: HashMap<ChainAt, u64>,
+    /// Whether the store is to be asked for what is held.
+    confirmation: bool,
     stop: bool,
 }
 
 impl Leases {
-    /// `durable`: whether there is a store that outlives the process.
+    /// `durable`: whether there is a store that outlives the process. The durability was checked.
     pub(super) fn new(
         durability: Durability,
         durable: bool,
@@ -211,13 +227,9 @@ impl Leases {
         columns: &Arc<Columns>,
         groups: &Arc<Groups>,
         store: &Arc<Mutex<Box<dyn Store>>>,
+        roll: &Arc<Roll>,
     ) -> Result<Self, Error> {
         let span = match durability {
-            Durability::Leased(lease) if !(1..=MAX_SENDER_SKIP).contains(&lease) => {
-                return Err(Error::Malformed(format!(
-                    "a lease of {lease}: give 1 to {MAX_SENDER_SKIP}, for receivers allow a gap of 1,999 and no more"
-                )));
-            }
             Durability::Leased(lease) if durable => Some(Span(u64::from(lease))),
             _ => None,
         };
@@ -226,6 +238,7 @@ impl Leases {
             columns: Arc::clone(columns),
             groups: Arc::clone(groups),
             store: Arc::clone(store),
+            roll: Arc::clone(roll),
             wanted: Mutex::default(),
             changed: Condvar::new(),
             written: AtomicU64::new(0),
@@ -250,6 +263,15 @@ impl Leases {
         let mut chains = chains.into_iter().peekable();
         if chains.peek().is_some() {
             self.shared.wanted().chains.extend(chains);
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Has the store asked, beside the calls, whether what is held is still held.
+    pub(super) fn want_confirmation(&self) {
+        let mut wanted = self.shared.wanted();
+        if !wanted.confirmation {
+            wanted.confirmation = true;
             self.shared.changed.notify_one();
         }
     }
@@ -291,19 +313,21 @@ impl Leases {
         (sessions, sender_keys)
     }
 
-    /// Chains that are claimed, as they are: to be committed when nothing can be sent any more.
+    /// Chains that are claimed, as they are: to be committed when nothing can be sent any more. To be called in the store's
+    /// turn: of accounts that are away the store may have another state by now, which must stay.
     pub(super) fn give_back(&self, sessions: &Plan<'_>, sender_keys: &Plan<'_>) -> Changes {
+        let here = |key: &Key| self.shared.roll.standings().here(key.account).is_ok();
         let mut changes = Changes::default();
         let sessions = sessions.entries.iter().map(|entry| ChainAt::Session(entry.slot));
         for at in sessions.chain(sender_keys.sender_keys()) {
             match self.shared.copy(at) {
-                Some(Copied { key, chain, rest: Rest::Session(ratchet_key), .. }) => {
+                Some(Copied { key, chain, rest: Rest::Session(ratchet_key), .. }) if here(&key) => {
                     records::put_sending(&mut changes, key, &ratchet_key, &chain);
                 }
-                Some(Copied { key, rest: Rest::SenderKey(own), .. }) => {
+                Some(Copied { key, rest: Rest::SenderKey(own), .. }) if here(&key) => {
                     records::put_own_sender_key(&mut changes, key, &own);
                 }
-                None => {}
+                _ => {}
             }
         }
         changes
@@ -351,15 +375,22 @@ impl Shared {
     fn write_when_wanted(&self, span: Span) {
         loop {
             let mut wanted = self.wanted();
-            while wanted.chains.is_empty() && !wanted.stop {
+            while wanted.chains.is_empty() && !wanted.confirmation && !wanted.stop {
                 wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
             }
             if wanted.stop {
                 return;
             }
-            let chains = std::mem::take(&mut wanted.chains);
+            let (chains, confirmation) = (std::mem::take(&mut wanted.chains), wanted.confirmation);
             drop(wanted);
-            self.write(span, chains);
+            if !chains.is_empty() {
+                self.write(span, chains);
+            }
+            if confirmation {
+                // Where the store cannot be asked, the calls that find it unconfirmed will say why.
+                let _ = self.roll.confirm(self.store.lock().unwrap_or_else(PoisonError::into_inner).as_mut());
+                self.wanted().confirmation = false;
+            }
         }
     }
 
@@ -384,8 +415,11 @@ impl Shared {
         let mut written = Vec::with_capacity(copies.len());
         {
             let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            // An account that went away may be the store's again by now, with another state that this must not replace: what
+            // counts is whether the engine has it, which reads it anew, and marks its chains, before it says so.
+            let here = |account: u32| self.roll.standings().here(account).is_ok();
             for ((at, key, marks, rest), Ahead { chain, until }) in copies.iter_mut().zip(&mut chains) {
-                if self.marks(*at) != *marks {
+                if self.marks(*at) != *marks || !here(key.account) {
                     continue;
                 }
                 match rest {
@@ -395,15 +429,22 @@ impl Shared {
                         records::put_own_sender_key(&mut changes, *key, own);
                     }
                 }
-                written.push((*at, *marks, *until));
+                written.push((*at, *marks, *until, key.account));
             }
-            // Where it cannot be written, the calls that need it will say why.
-            if written.is_empty() || store.commit(changes).is_err() {
+            if written.is_empty() {
                 return;
             }
+            let committed = store.commit(changes);
+            self.roll.note_lost(store.as_mut());
+            // Where it cannot be written, the calls that need it will say why.
+            if committed.is_err() {
+                return;
+            }
+            // What was left out is in no store.
+            written.retain(|&(.., account)| here(account));
         }
         self.written.fetch_add(written.len() as u64, Ordering::Relaxed);
-        for (at, marks, until) in written {
+        for (at, marks, until, _) in written {
             self.extend(at, marks, until);
         }
     }

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem::take;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use super::accounts::{Account, AccountId};
 use super::engine::Engine;
@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::rows::{Outcome, Rows};
 use crate::bytes::Bytes;
 use crate::error::{Error, Status};
-use crate::limits::LOOK_AGAIN;
+use crate::limits::{HOLD_CONFIRMED, LOOK_AGAIN};
 use crate::store::{Changes, FoundAt, Key, Loss, Store};
 
 /// Whether an account is this engine's.
@@ -93,6 +93,63 @@ impl Standings {
         if let Some(account) = self.known(id).cloned() {
             self.set(id, Standing::Away(account, status));
         }
+    }
+}
+
+/// Whose the accounts are, as calls know it, and the thread that writes leases.
+pub(super) struct Roll {
+    standings: RwLock<Standings>,
+    /// How many are away.
+    away: AtomicUsize,
+    /// The store may have other owners.
+    shared: bool,
+    /// When the store was asked last whether what is held is still held, and said yes.
+    confirmed: Mutex<Instant>,
+}
+
+impl Roll {
+    /// Of accounts that were read just now.
+    pub(super) fn new(standings: Standings, shared: bool) -> Self {
+        let confirmed = Mutex::new(Instant::now());
+        Self { standings: RwLock::new(standings), away: AtomicUsize::new(0), shared, confirmed }
+    }
+
+    pub(super) fn standings(&self) -> RwLockReadGuard<'_, Standings> {
+        self.standings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn standings_mut(&self) -> RwLockWriteGuard<'_, Standings> {
+        self.standings.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends accounts away that the store lost. To be called before the store is unlocked.
+    pub(super) fn note_lost(&self, store: &mut dyn Store) {
+        let lost = store.lost();
+        if !lost.is_empty() {
+            let mut standings = self.standings_mut();
+            for (id, loss) in lost {
+                standings.send_away(id, loss);
+            }
+            self.away.store(standings.away, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a store that has other owners was last asked so long ago.
+    pub(super) fn is_unconfirmed_for(&self, long: Duration) -> bool {
+        self.shared && self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= long
+    }
+
+    /// Asks the store whether what is held is still held.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it cannot be asked.
+    pub(super) fn confirm(&self, store: &mut dyn Store) -> Result<(), Error> {
+        let asked = Instant::now();
+        let confirmed = store.confirm();
+        self.note_lost(store);
+        confirmed?;
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        Ok(())
     }
 }
 
@@ -247,19 +304,31 @@ impl Engine {
 
     /// Sends accounts away that the store lost. To be called before the store is unlocked.
     pub(super) fn note_lost(&self, store: &mut dyn Store) {
-        let lost = store.lost();
-        if !lost.is_empty() {
-            let mut standings = self.standings_mut();
-            for (id, loss) in lost {
-                standings.send_away(id, loss);
-            }
-            self.away.store(standings.away, Ordering::SeqCst);
+        self.roll.note_lost(store);
+    }
+
+    /// Before a call that may send within leases on a shared store, which asks nobody: makes sure that it is not long ago
+    /// that somebody was asked. To be called without a claim.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the store cannot be asked.
+    pub(super) fn confirm_holds(&self) -> Result<(), Error> {
+        if self.leases.span().is_none() || !self.roll.is_unconfirmed_for(HOLD_CONFIRMED / 2) {
+            return Ok(());
         }
+        if !self.roll.is_unconfirmed_for(HOLD_CONFIRMED) {
+            // A gateway that keeps sending does not wait for this.
+            self.leases.want_confirmation();
+            return Ok(());
+        }
+        let mut store = self.open_store()?;
+        // Another call may have asked while this one waited.
+        if self.roll.is_unconfirmed_for(HOLD_CONFIRMED) { self.roll.confirm(store.as_mut()) } else { Ok(()) }
     }
 
     /// Whether a call has to ask for accounts that are away.
     pub(super) fn any_away(&self) -> bool {
-        self.away.load(Ordering::SeqCst) != 0
+        self.roll.away.load(Ordering::SeqCst) != 0
     }
 
     /// Asks the store for those of these accounts that are away. To be called without a claim.
@@ -318,7 +387,7 @@ impl Engine {
                 self.unnote_buffered(before as u64);
                 standings.put(account);
             }
-            self.away.store(standings.away, Ordering::SeqCst);
+            self.roll.away.store(standings.away, Ordering::SeqCst);
         });
         // Some may have gone again while they were read.
         self.note_lost(store.as_mut());

@@ -227,6 +227,13 @@ pub(crate) trait Store: Send {
         Vec::new()
     }
 
+    /// Asks whether what is held is still held, by a commit of its own that is durable when this returns: a server that
+    /// was replaced does not answer for the one in its place. What is not held any more, or is to be given up,
+    /// [`Self::lost`] names.
+    fn confirm(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Whose the account of this name is, if there is one and another owner has it: told in words.
     fn elsewhere(&mut self, _name: &str) -> Result<Option<String>, Error> {
         Ok(None)

@@ -307,6 +307,11 @@ impl Store for PostgresStore {
         std::mem::take(&mut self.lost).into_iter().collect()
     }
 
+    fn confirm(&mut self) -> Result<(), Error> {
+        self.ready()?;
+        self.confirm_held()
+    }
+
     fn elsewhere(&mut self, name: &str) -> Result<Option<String>, Error> {
         check_text(name)?;
         self.ready()?;

@@ -1,5 +1,7 @@
 //! Who has which shard: taking, handing over, and finding out after a connection was lost.
 
+use std::collections::HashMap;
+
 use tokio_postgres::Client;
 use zeroize::Zeroizing;
 
@@ -215,6 +217,31 @@ impl PostgresStore {
             return Err(Error::Busy("an engine took one of the shards meanwhile: declare them again".into()));
         }
         Ok(())
+    }
+
+    /// Finds out which of the shards that are held have gone to others, or are to go.
+    pub(super) fn confirm_held(&mut self) -> Result<(), Error> {
+        let (shards, epochs, _) = self.known(self.held());
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let rows = self
+            .link
+            .ask(STORE_PATIENCE, async |up| up.client.query(&up.statements.confirm, &[&shards]).await)
+            .map_err(|trouble| self.explain(trouble))?;
+        let mut stored = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let (epoch, holder) = (self.field::<i64>(&row, 1)?, self.field::<i64>(&row, 2)?);
+            stored.insert(self.field::<i32>(&row, 0)?, (epoch, holder, self.field::<Option<String>>(&row, 3)?));
+        }
+        for (shard, epoch) in shards.into_iter().zip(epochs) {
+            match (stored.get(&shard), &mut self.holds[shard as usize]) {
+                (Some((stored, _, wanted)), Some(hold)) if *stored == epoch => hold.wanted |= wanted.is_some(),
+                (Some((_, holder, _)), _) if *holder == self.instance => self.lose(shard as u32, Loss::Stale),
+                _ => self.lose(shard as u32, Loss::Moved),
+            }
+        }
+        self.hand_over()
     }
 
     /// Gives up the shards that other engines are to have, before anything is written to them again.

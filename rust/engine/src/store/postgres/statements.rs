@@ -151,6 +151,12 @@ const TAKE: &str = "
         OR (owner = $1 AND ($6::boolean OR holder = 0 OR holder = $2::int8)))
     RETURNING shard, epoch, version, wanted";
 
+/// Whether shards are still held. A version is set to what it is, so that the answer waits for the standby as a commit
+/// does. $1 shards.
+const CONFIRM: &str = "
+    WITH waited AS (UPDATE interlane.shards SET version = version WHERE shard = ($1::int4[])[1])
+    SELECT shard, epoch, holder, wanted FROM interlane.shards WHERE shard = ANY($1::int4[])";
+
 /// Shards go to the engines that are to have them. $1 shards, $2 epochs.
 const HAND_OVER: &str = "
     UPDATE interlane.shards AS s SET epoch = s.epoch + 1, owner = s.wanted, holder = 0, wanted = NULL
@@ -216,6 +222,7 @@ pub(super) struct Statements {
     pub(super) whose: Statement,
     pub(super) shards: Statement,
     pub(super) take: Statement,
+    pub(super) confirm: Statement,
     pub(super) hand_over: Statement,
     pub(super) release: Statement,
     pub(super) moving: Statement,
@@ -240,6 +247,7 @@ impl Statements {
             whose: client.prepare(WHERE).await?,
             shards: client.prepare(SHARDS).await?,
             take: client.prepare(TAKE).await?,
+            confirm: client.prepare(CONFIRM).await?,
             hand_over: client.prepare(HAND_OVER).await?,
             release: client.prepare(RELEASE).await?,
             moving: client.prepare(MOVE).await?,

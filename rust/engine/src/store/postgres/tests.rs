@@ -231,6 +231,69 @@ fn a_shard_is_handed_over_between_two_commits() {
 }
 
 #[test]
+fn what_is_held_is_confirmed_by_a_commit() {
+    let Some(bin) = server::available() else { return };
+    // Its settings are changed: not the server that tests share.
+    let mut server = Server::start(&bin);
+    let database = Database::on(&server);
+    let mut one = database.engine("engine=one");
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut one, name));
+    let before = one.shards().unwrap();
+    one.confirm().unwrap();
+    assert_eq!(one.lost(), []);
+    assert_eq!(one.shards().unwrap(), before, "nothing is counted");
+
+    // What is to be given up goes at once, without a commit.
+    let mut two = database.engine("engine=two");
+    two.move_shards(&[shard_of("desk")], "two", false).unwrap();
+    one.confirm().unwrap();
+    assert_eq!(one.lost(), [(desk, Loss::Moved)]);
+    assert_eq!(two.accounts().unwrap(), [(desk, "desk".to_owned())]);
+    // What was taken away is found out.
+    two.move_shards(&[shard_of("bell")], "two", true).unwrap();
+    one.confirm().unwrap();
+    assert_eq!(one.lost(), [(bell, Loss::Moved)]);
+    one.confirm().unwrap();
+    assert_eq!(one.lost(), []);
+    assert_eq!(two.accounts().unwrap().len(), 2);
+
+    // A server that waits for a standby which is gone confirms nothing, and nothing is void for that.
+    server.set("synchronous_standby_names = 'nobody'");
+    server.wait_for("SHOW synchronous_standby_names", "nobody");
+    let waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'interlane two'";
+    // It waits from when its checkpointer has heard of the setting, which nothing shows.
+    let confirmed = loop {
+        let done = std::thread::scope(|scope| {
+            let confirmed = scope.spawn(|| two.confirm());
+            while !confirmed.is_finished() {
+                let cancel = format!("SET synchronous_commit = local; SELECT pg_cancel_backend(pid) {waiting}");
+                server.sql("postgres", &cancel);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            confirmed.join().unwrap()
+        });
+        if done.is_err() {
+            break done;
+        }
+    };
+    assert!(matches!(confirmed, Err(Error::Busy(_))), "{confirmed:?}");
+    assert_eq!(two.lost(), []);
+    server.set("synchronous_standby_names = ''");
+    server.wait_for("SHOW synchronous_standby_names", "");
+    two.confirm().unwrap();
+    assert_eq!(two.lost(), []);
+    drop(one);
+    server.kill();
+    let begin = Instant::now();
+    while two.confirm().is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+    }
+    assert!(matches!(two.confirm(), Err(Error::Busy(_))));
+    server.start_again();
+    drop(two);
+}
+
+#[test]
 fn engines_that_name_their_shards_keep_to_them() {
     let database = database!();
     let low = database.engine("engine=low&shards=0-31");
