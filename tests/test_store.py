@@ -31,6 +31,8 @@ from interlane import ClosedError, Status, StoreError
 
 KEY = bytes(range(32))
 SESSIONS = 30
+# Bytes of a page of the store.
+PAGE = 8_192
 BELL = [f"bell-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 DESK = [f"desk-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 GROUP = "1203630@g.us"
@@ -258,7 +260,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("version", [3, 99, 2**31 - 1])
+@pytest.mark.parametrize("version", [4, 99, 2**31 - 1])
 def test_a_newer_schema_is_told_and_left_alone(path: Path, version: int) -> None:
     with opened(path) as engine:
         engine.account("desk", create=True)
@@ -285,8 +287,8 @@ def test_a_truncated_store_is_told(path: Path) -> None:
         Line.to(engine.account("desk", create=True))
     whole = path.read_bytes()
     # A cut in the last page takes nothing away where that page is free.
-    lengths = range(1, len(whole) - 4_096, max(1, len(whole) // 40))
-    for length in [*range(2, 40), 100, 511, 512, 4_095, 4_096, 4_097, *lengths]:
+    lengths = range(1, len(whole) - PAGE, max(1, len(whole) // 40))
+    for length in [*range(2, 40), 100, 511, 512, 4_096, PAGE - 1, PAGE, PAGE + 1, *lengths]:
         path.write_bytes(whole[:length])
 
         def use() -> None:
@@ -315,7 +317,7 @@ def test_a_damaged_store_is_told_and_no_counter_goes_back(path: Path) -> None:
     raw = sqlite3.connect(path)
     rows = [key for (key,) in raw.execute("SELECT key FROM rows ORDER BY key")]
     raw.close()
-    in_keys = [whole.index(key) + source.randrange(4, len(key)) for key in source.sample(rows, 60)]
+    in_keys = [whole.index(key) + source.randrange(4, len(key)) for key in source.choices(rows, k=60)]
     for at in [*in_keys, *(source.randrange(len(whole)) for _ in range(120))]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << source.randrange(8)]) + whole[at + 1 :])
         try:
@@ -683,7 +685,7 @@ def test_a_deleted_account_leaves_nothing(path: Path) -> None:
     name = "desk-to-be-deleted@acme.example"
     for account in (name, "desk-that-stays@acme.example"):
         desk = engine.account(account, create=True)
-        desk.prekeys(50)
+        desk.prekeys(100)
         line = Line.to(desk)
         line.takes(desk.encrypt(BELL, texts("x")))
         desk.group(GROUP).distribute()

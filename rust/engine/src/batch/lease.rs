@@ -496,6 +496,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::super::records::{PEER_KINDS, PeerRows, SenderKeyRecord};
+    use super::super::session_record;
     use super::*;
     use crate::secret::Secret;
     use crate::store::Kind as RowKind;
@@ -640,7 +641,7 @@ mod tests {
                 engine.group_encrypt(&group, Packed::new(b"text", &[0, 4]).unwrap()).unwrap();
             }
             // The session's own row, which was written once, has neither chain's key.
-            let row: crate::ratchet::Session = records::get(&stored(&engine, RowKind::Session)[0]).unwrap();
+            let row = session_record::read(&stored(&engine, RowKind::Session)[0]).unwrap().session;
             assert!(row.sending.key == Secret::default() && row.receiving[0].chain.key == Secret::default());
             engine.close().unwrap();
         }

@@ -15,6 +15,7 @@ mod randomness;
 mod records;
 mod restore;
 mod rows;
+mod session_record;
 mod standing;
 mod start;
 mod tile;

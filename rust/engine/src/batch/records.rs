@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::buffer::Kept;
 use super::rows::Kind as RowKind;
+use super::session_record::{self, Chain, Read};
 use crate::bytes::Bytes;
 use crate::error::{Error, Events};
 use crate::ratchet::{ChainKey, OwnSenderKey, Peer, SenderKeyStates, Session};
-use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind};
 
 /// A peer's own row.
@@ -18,15 +18,6 @@ struct PeerRecord<'a> {
     identity: Option<[u8; 32]>,
     /// Whether there is a session's row.
     session: bool,
-}
-
-/// The newest key of a chain, with as much of its ratchet key as tells it from other chains. It stands beside every
-/// session's row, which has the chain's number at an earlier time and no key; where this row is missing the store is
-/// damaged.
-#[derive(Serialize, Deserialize)]
-struct ChainRecord {
-    ratchet: [u8; 8],
-    chain: ChainKey,
 }
 
 /// The row of a sender key.
@@ -78,14 +69,8 @@ pub(crate) fn put_receiving(changes: &mut Changes, key: Key, ratchet_key: &[u8; 
 }
 
 fn put_chain(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &ChainKey) {
-    #[derive(Serialize)]
-    struct Borrowed<'a> {
-        ratchet: &'a [u8; 8],
-        chain: &'a ChainKey,
-    }
-    // A ratchet key's part, a key with its length, a number: nothing here is worth measuring, once a row.
-    const MOST: usize = 8 + 1 + 32 + 10;
-    write(changes, key, MOST, &Borrowed { ratchet: ratchet_key.first_chunk().expect("8 of 32"), chain });
+    changes.reserve(session_record::LONGEST_CHAIN);
+    changes.put(key, |bytes| session_record::write_chain(ratchet_key, chain, bytes));
 }
 
 /// Puts a row of the receive buffer: when it was kept ‖ kind ‖ events ‖ plaintext.
@@ -148,22 +133,29 @@ pub(crate) fn put_peer(
             &PeerRecord { address, identity: peer.identity, session: peer.current.is_some() },
         );
     }
-    if dirty.current {
-        match &mut peer.current {
-            Some(session) => {
-                put_session(changes, Key { kind: Kind::Session, ..key }, session);
+    match &peer.current {
+        Some(session) => {
+            // The session's record says whether it was agreed with the trusted identity.
+            if dirty.current || dirty.identity {
+                changes.reserve(session_record::most(session));
+                changes.put(Key { kind: Kind::Session, ..key }, |bytes| {
+                    session_record::write(session, peer.identity, bytes);
+                });
+            }
+            if dirty.current {
                 put_sending(changes, key, &session.ratchet.public, leased.unwrap_or(&session.sending));
                 match session.receiving.first() {
                     Some(newest) => put_receiving(changes, key, &newest.ratchet_key, &newest.chain),
                     None => changes.delete(Key { kind: Kind::Receiving, ..key }),
                 }
             }
-            None => {
-                for kind in [Kind::Session, Kind::Sending, Kind::Receiving] {
-                    changes.delete(Key { kind, ..key });
-                }
+        }
+        None if dirty.current => {
+            for kind in [Kind::Session, Kind::Sending, Kind::Receiving] {
+                changes.delete(Key { kind, ..key });
             }
         }
+        None => {}
     }
     if dirty.archived {
         if peer.archived.is_empty() {
@@ -175,33 +167,18 @@ pub(crate) fn put_peer(
     }
 }
 
-/// Puts a session without the keys that have rows of their own: this row stays while those move on, and no key of what
-/// was sent or received is to stay with it.
-fn put_session(changes: &mut Changes, key: Key, session: &mut Session) {
-    let blank = |chain: &ChainKey| ChainKey { key: Secret::default(), index: chain.index };
-    let mut sending = blank(&session.sending);
-    let mut receiving = session.receiving.first().map(|newest| blank(&newest.chain));
-    let mut exchange = |session: &mut Session| {
-        std::mem::swap(&mut session.sending, &mut sending);
-        if let (Some(newest), Some(chain)) = (session.receiving.first_mut(), &mut receiving) {
-            std::mem::swap(&mut newest.chain, chain);
-        }
-    };
-    exchange(session);
-    put(changes, key, session);
-    exchange(session);
-}
-
 /// The kinds of rows that a peer is made of.
-pub(crate) const PEER_KINDS: [Kind; 5] = [Kind::Peer, Kind::Session, Kind::Archive, Kind::Sending, Kind::Receiving];
+pub(crate) const PEER_KINDS: [Kind; 5] = Kind::OF_A_PEER;
 
 /// A peer's rows as they come from the store, in any order.
 #[derive(Default)]
 pub(crate) struct PeerRows {
     peer: Peer,
     has_session: bool,
-    sending: Option<ChainRecord>,
-    receiving: Option<ChainRecord>,
+    /// The session was agreed with the trusted identity.
+    trusts: bool,
+    sending: Option<Chain>,
+    receiving: Option<Chain>,
 }
 
 impl PeerRows {
@@ -212,13 +189,16 @@ impl PeerRows {
                 let record = get::<PeerRecord<'_>>(body)?;
                 (self.peer.identity, self.has_session) = (record.identity, record.session);
             }
-            Kind::Session => self.peer.current = Some(get(body)?),
+            Kind::Session => {
+                let Read { session, trusts } = session_record::read(body).ok_or_else(damaged)?;
+                (self.peer.current, self.trusts) = (Some(session), trusts);
+            }
             Kind::Archive => {
                 // Copied and not moved out: what a moved session leaves in its vector's memory nobody zeroes.
                 self.peer.archived = get_owned::<Vec<Session>>(body)?.iter().map(Session::archived).collect();
             }
-            Kind::Sending => self.sending = Some(get_owned(body)?),
-            Kind::Receiving => self.receiving = Some(get_owned(body)?),
+            Kind::Sending => self.sending = Some(Chain::read(body).ok_or_else(damaged)?),
+            Kind::Receiving => self.receiving = Some(Chain::read(body).ok_or_else(damaged)?),
             _ => {}
         }
         Ok(())
@@ -234,6 +214,9 @@ impl PeerRows {
             return Err(damaged());
         }
         if let Some(session) = &mut peer.current {
+            if self.trusts {
+                session.their_identity = peer.identity.ok_or_else(damaged)?;
+            }
             newest(self.sending, &session.ratchet.public, &mut session.sending)?;
             match session.receiving.first_mut() {
                 Some(chain) => newest(self.receiving, &chain.ratchet_key, &mut chain.chain)?,
@@ -245,10 +228,10 @@ impl PeerRows {
     }
 }
 
-fn newest(record: Option<ChainRecord>, ratchet_key: &[u8; 32], chain: &mut ChainKey) -> Result<(), Error> {
+fn newest(record: Option<Chain>, ratchet_key: &[u8; 32], chain: &mut ChainKey) -> Result<(), Error> {
     match record {
-        Some(record) if ratchet_key.first_chunk() == Some(&record.ratchet) && record.chain.index >= chain.index => {
-            *chain = record.chain;
+        Some(record) if record.is_of(ratchet_key) && record.key.index >= chain.index => {
+            *chain = record.key;
             Ok(())
         }
         _ => Err(damaged()),

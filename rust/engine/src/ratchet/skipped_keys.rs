@@ -65,6 +65,15 @@ impl SkippedKeys {
         self.0.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Counters and seeds, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Secret<32>)> {
+        self.0.iter().map(|(counter, seed)| (*counter, seed))
+    }
+
     /// A second owner of the same seeds: for a scratch copy.
     pub(crate) fn duplicate(&self) -> Self {
         Self(self.0.iter().map(|(index, seed)| (*index, seed.duplicate())).collect())

@@ -28,6 +28,9 @@ pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), Error> {
     if !from.is_file() {
         return Err(said(from, "is no store: name its file"));
     }
+    if beside(from, "-journal").exists() {
+        return Err(said(from, "was left in the middle of being migrated: open it once, with any command"));
+    }
     if to.exists() {
         return Err(said(to, "exists: give the backup another name"));
     }

@@ -32,13 +32,13 @@ pub(crate) enum Kind {
     OneTimePrekey = 3,
     /// A peer: address and trusted identity.
     Peer = 4,
-    /// A peer's current session, whole.
+    /// A peer's current session, but for the keys of the two below.
     Session = 5,
     /// A peer's archived sessions.
     Archive = 6,
-    /// The sending chain's newest key: overrides the one in the session's row.
+    /// The sending chain's newest key.
     Sending = 7,
-    /// The newest receiving chain's newest key: overrides the one in the session's row.
+    /// The newest receiving chain's newest key.
     Receiving = 8,
     /// A sender key, ours or a peer's.
     SenderKey = 9,
@@ -63,6 +63,9 @@ impl Kind {
         Self::Holders,
         Self::Buffered,
     ];
+
+    /// Those that a peer is made of. They have one tag, and are wanted together.
+    pub(crate) const OF_A_PEER: [Self; 5] = [Self::Peer, Self::Session, Self::Archive, Self::Sending, Self::Receiving];
 
     /// The kind of this number.
     fn of_number(number: u8) -> Option<Self> {

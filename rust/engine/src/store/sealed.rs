@@ -30,6 +30,8 @@ pub(super) struct Refused;
 pub(super) enum Place<'a> {
     /// The row of a key.
     Row(Key),
+    /// The row that all parts of a peer are in.
+    Peer { account: u32, tag: [u8; 16] },
     /// The section of an account in a block of the journal.
     Section { sequence: u64, account: u32 },
     /// The data key of an account.
@@ -47,6 +49,13 @@ impl Place<'_> {
                 let mut bytes = [1; 1 + 16 + 21];
                 bytes[1..17].copy_from_slice(store);
                 bytes[17..].copy_from_slice(&key.to_bytes());
+                then(&bytes)
+            }
+            Self::Peer { account, tag } => {
+                let mut bytes = [5; 1 + 16 + 4 + 16];
+                bytes[1..17].copy_from_slice(store);
+                bytes[17..21].copy_from_slice(&account.to_be_bytes());
+                bytes[21..].copy_from_slice(&tag);
                 then(&bytes)
             }
             Self::Section { sequence, account } => {
@@ -118,11 +127,25 @@ pub(super) fn seal(
     plain: &[u8],
     sealed: &mut Vec<u8>,
 ) {
+    seal_with(key, nonce, store, place, plain.len(), |body| body.extend_from_slice(plain), sealed);
+}
+
+/// The same of `length` bytes that `write` appends.
+pub(super) fn seal_with(
+    key: &Secret<32>,
+    nonce: &[u8; NONCE],
+    store: &StoreId,
+    place: Place<'_>,
+    length: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+    sealed: &mut Vec<u8>,
+) {
     sealed.clear();
     // Before any plaintext is in it: a buffer that grew would leave some in freed memory.
-    sealed.reserve(NONCE + plain.len() + TAG);
+    sealed.reserve(NONCE + length + TAG);
     sealed.extend_from_slice(nonce);
-    sealed.extend_from_slice(plain);
+    write(sealed);
+    debug_assert_eq!(sealed.len(), NONCE + length, "what is written is as long as was said");
     let tag = seal_in_place(key, nonce, store, place, &mut sealed[NONCE..]);
     sealed.extend_from_slice(&tag);
 }
@@ -228,6 +251,10 @@ mod tests {
             row(2, Kind::Session, 0),
             row(1, Kind::Archive, 0),
             row(1, Kind::Session, 1),
+            row(1, Kind::Peer, 0),
+            Place::Peer { account: 1, tag: [0; 16] },
+            Place::Peer { account: 2, tag: [0; 16] },
+            Place::Peer { account: 1, tag: [1; 16] },
             Place::Section { sequence: 1, account: 1 },
             Place::Section { sequence: 2, account: 1 },
             Place::Section { sequence: 1, account: 2 },

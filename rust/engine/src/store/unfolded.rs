@@ -26,6 +26,16 @@ pub(super) enum Newest<'a> {
     Unknown,
 }
 
+impl<'a> Newest<'a> {
+    /// Its body, if there is one.
+    pub(super) fn body(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Body(body) => Some(body),
+            Self::Deleted | Self::Unknown => None,
+        }
+    }
+}
+
 /// Changes, each row's newest, without an allocation for each.
 #[derive(Default)]
 pub(super) struct Unfolded {
@@ -94,7 +104,7 @@ impl Unfolded {
         found.map_or(Newest::Unknown, |&place| self.entry(place).1)
     }
 
-    /// The row at a place of [`Self::in_key_order`]'s.
+    /// The row at a place of [`Self::in_order_of`]'s.
     pub(super) fn entry(&self, place: u32) -> (Key, Newest<'_>) {
         let entry = &self.entries[place as usize];
         let newest = if entry.deleted { Newest::Deleted } else { Newest::Body(self.bodies.get(entry.slot)) };
@@ -109,11 +119,11 @@ impl Unfolded {
         places.map(|place| self.entry(place))
     }
 
-    /// The places of all rows, sorted by key.
-    pub(super) fn in_key_order(&self) -> Vec<u32> {
+    /// The places of all rows, sorted.
+    pub(super) fn in_order_of<T: Ord>(&self, order: impl Fn(Key) -> T) -> Vec<u32> {
         let mut places: Vec<u32> = (0..self.entries.len() as u32).collect();
         // Keys in one piece: fetching them from the entries at each comparison takes several times as long.
-        places.sort_by_cached_key(|&place| self.entries[place as usize].key);
+        places.sort_by_cached_key(|&place| order(self.entries[place as usize].key));
         places
     }
 }
@@ -198,7 +208,7 @@ mod tests {
             };
             prop_assert_eq!(unfolded.len(), map.len());
             let sorted: Vec<_> = unfolded
-                .in_key_order()
+                .in_order_of(|key| key)
                 .into_iter()
                 .map(|place| unfolded.entry(place))
                 .map(|(key, newest)| (key, shown(newest)))

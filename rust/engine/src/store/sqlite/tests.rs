@@ -168,7 +168,12 @@ fn a_newer_schema_and_other_files_are_refused_and_left_alone() {
     let folder = Folder::new();
     folder.open().close().unwrap();
     folder.raw().pragma_update(None, "user_version", SCHEMA + 1).unwrap();
-    refused(open(&folder.path()), "has schema 3, this interlane knows 2: update interlane");
+    refused(open(&folder.path()), "has schema 4, this interlane knows 3: update interlane");
+    folder.raw().pragma_update(None, "user_version", 1).unwrap();
+    refused(
+        open(&folder.path()),
+        "has schema 1, this interlane takes over 2 and newer: open it with an older one first",
+    );
     folder.raw().pragma_update(None, "user_version", 0).unwrap();
     refused(open(&folder.path()), "damaged");
 
@@ -228,7 +233,10 @@ fn damage_is_noticed() {
 
     folder
         .raw()
-        .execute("UPDATE rows SET body = zeroblob(length(body)) WHERE key = ?1", [&key(desk, 5).to_bytes()[..]])
+        .execute(
+            "UPDATE rows SET body = zeroblob(length(body)) WHERE key = ?1",
+            [&table::place(key(desk, 5)).to_bytes()[..]],
+        )
         .unwrap();
     let mut store = folder.open();
     refused(scan(&mut store, desk, Kind::Session), "damaged or moved");
@@ -252,7 +260,8 @@ fn a_row_opens_at_its_own_key_alone() {
     store.close().unwrap();
     let copy = |from: Key, to: Key| {
         let sql = "UPDATE rows SET body = (SELECT body FROM rows WHERE key = ?1) WHERE key = ?2";
-        assert_eq!(folder.raw().execute(sql, [&from.to_bytes()[..], &to.to_bytes()[..]]).unwrap(), 1);
+        let [from, to] = [from, to].map(|key| table::place(key).to_bytes());
+        assert_eq!(folder.raw().execute(sql, [&from[..], &to[..]]).unwrap(), 1);
     };
     copy(key(desk, 1), key(desk, 2));
     copy(key(desk, 1), key(bell, 1));
@@ -507,6 +516,94 @@ fn the_journal_is_folded_at_its_limit_bit_by_bit() {
 }
 
 #[test]
+fn a_peer_is_one_row_of_the_table() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    let of_peer = |i: u32| Kind::OF_A_PEER.map(|kind| Key { kind, ..key(desk, i) });
+    let fold = |store: &mut SqliteStore| {
+        store.close().unwrap();
+        *store = folder.open();
+        assert!(store.newest.is_empty());
+        let raw = store.connection.as_ref().unwrap();
+        raw.query_row("SELECT count(*) FROM rows", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let held = |store: &mut SqliteStore, i: u32| load(store, &of_peer(i)).unwrap();
+    store.commit(puts((0..3).flat_map(of_peer).map(|key| (key, &b"first"[..])))).unwrap();
+    let mut parts = vec![Some(b"first".to_vec()); 5];
+    assert_eq!(fold(&mut store), 4);
+    assert_eq!(held(&mut store, 1), parts);
+    // One part, two in different commits, one that is put and goes again: the rest stays.
+    store.commit(puts([(of_peer(1)[3], &b"second"[..])])).unwrap();
+    store.commit(puts([(of_peer(1)[0], &b""[..]), (of_peer(1)[4], &b"x"[..])])).unwrap();
+    let mut changes = Changes::default();
+    changes.delete(of_peer(1)[4]);
+    changes.delete(of_peer(1)[2]);
+    changes.delete(of_peer(7)[2]);
+    store.commit(changes).unwrap();
+    parts = vec![Some(Vec::new()), Some(b"first".to_vec()), None, Some(b"second".to_vec()), None];
+    for _ in 0..2 {
+        assert_eq!(held(&mut store, 1), parts);
+        assert_eq!(held(&mut store, 0), vec![Some(b"first".to_vec()); 5]);
+        assert_eq!(scan(&mut store, desk, Kind::Archive).unwrap().len(), 2);
+        assert_eq!(scan(&mut store, desk, Kind::Peer).unwrap().len(), 3);
+        assert_eq!(fold(&mut store), 4);
+    }
+    // A row without parts is none.
+    let mut changes = Changes::default();
+    of_peer(1).into_iter().chain(of_peer(8)).for_each(|key| changes.delete(key));
+    store.commit(changes).unwrap();
+    assert_eq!(held(&mut store, 1), vec![None; 5]);
+    assert_eq!(fold(&mut store), 3);
+    assert_eq!(held(&mut store, 1), vec![None; 5]);
+    // In any order, and twice.
+    let asked = [of_peer(2)[1], of_peer(1)[0], of_peer(0)[4], of_peer(2)[0], of_peer(2)[1], key(desk, u32::MAX)];
+    let there = load(&mut store, &asked).unwrap().into_iter().map(|body| body.is_some());
+    assert_eq!(there.collect::<Vec<_>>(), [true, false, true, true, true, true]);
+}
+
+#[test]
+fn what_is_asked_for_is_found_however_far_apart_it_is() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let [desk, bell] = ["desk", "bell"].map(|name| account(&mut store, name));
+    // Every kind has neighbours, and keys that are not there lie between them.
+    let kinds = [Kind::OneTimePrekey, Kind::Receiving, Kind::Holders];
+    let at = |i: u32| Key { kind: kinds[i as usize % 3], ..key([desk, bell][i as usize / 3 % 2], i) };
+    let body = |i: u32| i.to_le_bytes();
+    let mut changes = Changes::default();
+    for i in (0..6_000).filter(|i| i % 5 != 0) {
+        changes.put(at(i), |bytes| bytes.extend(body(i)));
+    }
+    store.commit(changes).unwrap();
+    store.close().unwrap();
+    let mut store = folder.open();
+    for step in [1, 2, 3, 4, 5, 7, 40, 1_999] {
+        let asked: Vec<u32> = (0..6_000).step_by(step).collect();
+        let keys: Vec<Key> = asked.iter().map(|&i| at(i)).collect();
+        let expected: Vec<_> = asked.iter().map(|&i| (i % 5 != 0).then(|| body(i).to_vec())).collect();
+        assert_eq!(load(&mut store, &keys).unwrap(), expected, "{step}");
+    }
+}
+
+#[test]
+fn a_closed_store_has_given_back_what_its_journal_took() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    for round in 0..20 {
+        let body = [round; 1_000];
+        store.commit(puts((0..100).map(|i| (key(desk, i), &body[..])))).unwrap();
+    }
+    let open = store.size_bytes().unwrap();
+    store.close().unwrap();
+    let closed = fs::metadata(folder.path()).unwrap().len();
+    assert!(open > 2_000_000 && closed < 200_000, "{open} {closed}");
+    let held = scan(&mut folder.open(), desk, Kind::Session).unwrap();
+    assert_eq!(held.values().filter(|body| body[..] == [19; 1_000]).count(), 100);
+}
+
+#[test]
 fn it_is_the_memory_store_that_outlives_crashes() {
     contract::it_is_the_memory_store_that_outlives_crashes(12, Folder::new);
 }
@@ -526,8 +623,8 @@ fn everything(store: &mut SqliteStore) -> Result<Held, Error> {
     let accounts = store.accounts()?;
     let mut rows = Rows::new();
     for &(account, _) in &accounts {
-        for kind in &Kind::ALL[..6] {
-            rows.extend(scan(store, account, *kind)?);
+        for kind in Kind::ALL {
+            rows.extend(scan(store, account, kind)?);
         }
     }
     Ok((accounts, rows))
@@ -557,7 +654,7 @@ fn history(disk: &Disk, folder: &Folder, dice: &mut Dice) -> Vec<(usize, Held)> 
                 let mut changes = Changes::default();
                 for _ in 0..1 + dice.below(12) {
                     let at = accounts[dice.below(accounts.len())].0;
-                    let key = Key { kind: Kind::ALL[dice.below(6)], ..key(at, dice.below(30) as u32) };
+                    let key = Key { kind: Kind::ALL[dice.below(9)], ..key(at, dice.below(20) as u32) };
                     let length = dice.below(600);
                     if dice.one_in(5) {
                         changes.delete(key);
@@ -685,6 +782,144 @@ fn every_call_to_the_disk_can_fail() {
     }
     println!("{failures} failures of a disk, {images} images of power cuts after them");
     assert!(failures > 100, "{failures}");
+}
+
+/// A store of schema 2, with rows in its table and in its journal.
+fn of_schema_2() -> Folder {
+    let folder = Folder::new();
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/schemas/2");
+    for (from, to) in [("near.db", "gateway.db"), ("near.db.generation", "gateway.db.generation")] {
+        fs::copy(made.join(from), folder.0.path().join(to)).unwrap();
+    }
+    folder
+}
+
+/// The key that `tests/schemas/make.py` gives.
+fn open_made(path: &Path) -> Result<SqliteStore, Error> {
+    SqliteStore::open(path, Secret::copy_of(&std::array::from_fn(|i| i as u8)), None)
+}
+
+/// What is in a store of schema 2, read without what migrates it.
+fn held_in_schema_2(folder: &Folder) -> Rows {
+    let copy = folder.crashed();
+    let mut migrated = open_made(&copy.path()).unwrap();
+    let raw = folder.raw();
+    let mut statement = raw.prepare("SELECT key, body FROM rows").unwrap();
+    let mut found = statement.query([]).unwrap();
+    let mut rows = Rows::new();
+    while let Some(row) = found.next().unwrap() {
+        let key = Key::of_bytes(&row.get::<_, Vec<u8>>(0).unwrap()).unwrap();
+        let (body, mut plain): (Vec<u8>, _) = (row.get(1).unwrap(), Zeroizing::default());
+        let data_key = migrated.data_keys.of(key.account).unwrap();
+        sealed::open(data_key, &migrated.store_id, Place::Row(key), &body, &mut plain).unwrap();
+        rows.insert(key, plain.to_vec());
+    }
+    assert!(rows.len() > 40);
+    for place in migrated.newest.in_order_of(|key| key) {
+        match migrated.newest.entry(place) {
+            (key, Newest::Body(body)) => drop(rows.insert(key, body.to_vec())),
+            (key, _) => drop(rows.remove(&key)),
+        }
+    }
+    migrated.close().unwrap();
+    rows
+}
+
+#[test]
+fn a_store_of_schema_2_becomes_one_of_this() {
+    let folder = of_schema_2();
+    let expected = held_in_schema_2(&folder);
+    // Whoever has no key migrates nothing, and neither does who has an old copy.
+    let before = folder.bytes();
+    refused(open(&folder.path()), "another operator key");
+    assert_eq!(folder.bytes(), before);
+    let note = folder.0.path().join("gateway.db.generation");
+    let (told, later) = (fs::read(&note).unwrap(), 99_u64.to_le_bytes());
+    fs::write(&note, [&told[..16], &later].concat()).unwrap();
+    refused(open_made(&folder.path()), "is older than it was");
+    fs::write(&note, told).unwrap();
+    assert_eq!(folder.raw().pragma_query_value(None, "user_version", |row| row.get(0)), Ok(2));
+
+    for _ in 0..2 {
+        let mut store = open_made(&folder.path()).unwrap();
+        let (accounts, rows) = everything(&mut store).unwrap();
+        assert_eq!(accounts, [(1, "desk".to_owned())]);
+        assert_eq!(rows, expected);
+        let number = |name: &str| {
+            store.connection.as_ref().unwrap().pragma_query_value(None, name, |row| row.get::<_, u32>(0)).unwrap()
+        };
+        assert_eq!((number("user_version"), number("page_size"), number("auto_vacuum")), (3, PAGE_BYTES, 2));
+        drop(store);
+    }
+    let mut store = open_made(&folder.path()).unwrap();
+    store.close().unwrap();
+    let peers = expected.keys().filter(|key| key.kind == Kind::Peer).count();
+    let alone = expected.keys().filter(|key| table::place(**key) == **key && key.kind != Kind::Peer).count();
+    let count = folder.raw().query_row("SELECT count(*) FROM rows", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count as usize, peers + alone);
+}
+
+#[test]
+fn a_migration_is_done_in_whole_or_not_at_all() {
+    let folder = of_schema_2();
+    let expected = held_in_schema_2(&folder);
+    let disk = Disk::watch(folder.0.path());
+    drop(open_made(&folder.path()).unwrap());
+    let mut dice = Dice(7);
+    let (mut older, mut newer) = (0, 0);
+    let images = disk.images(0, thoroughness(), &mut dice, |image| {
+        let after = Folder::new();
+        image.write(after.0.path());
+        if !after.path().exists() {
+            // The disk learns of a file when it is first opened.
+            return;
+        }
+        let what = || format!("after {}, {}", image.at, image.what);
+        let schema: Result<i32, _> = after.raw().pragma_query_value(None, "user_version", |row| row.get(0));
+        match schema.unwrap_or_else(|error| panic!("{}: {error}", what())) {
+            2 => older += 1,
+            3 => newer += 1,
+            other => panic!("{}: schema {other}", what()),
+        }
+        let mut store = open_made(&after.path()).unwrap_or_else(|error| panic!("{}: {error}", what()));
+        assert_eq!(everything(&mut store).unwrap().1, expected, "{}", what());
+        store.close().unwrap();
+    });
+    println!("{images} images of a migration, {older} before and {newer} after");
+    assert!(older > 10 && newer > 10, "{older} {newer}");
+}
+
+#[test]
+fn a_migration_can_fail_at_every_call_to_the_disk() {
+    let expected = held_in_schema_2(&of_schema_2());
+    let mut failures = 0;
+    for (call, failure) in [
+        (Call::Write, Failure::Io),
+        (Call::Write, Failure::Full),
+        (Call::Sync, Failure::Io),
+        (Call::Truncate, Failure::Io),
+    ] {
+        for after in 0.. {
+            let folder = of_schema_2();
+            let disk = Disk::watch(folder.0.path());
+            disk.fail(Some(Fault { call, after, failure, lasting: true }));
+            let opened = open_made(&folder.path());
+            if let Err(error) = opened.map(drop) {
+                let says = if failure == Failure::Full { "no room on its disk" } else { "a disk that fails" };
+                refused::<()>(Err(error), says);
+            }
+            disk.fail(None);
+            if disk.failed() == 0 {
+                assert!(after > 0, "{call:?} is never made");
+                break;
+            }
+            failures += 1;
+            let mut store = open_made(&folder.path()).unwrap_or_else(|error| panic!("{call:?} {after}: {error}"));
+            assert_eq!(everything(&mut store).unwrap().1, expected, "{call:?} {failure:?} {after}");
+        }
+    }
+    println!("{failures} failures of a migration");
+    assert!(failures > 50, "{failures}");
 }
 
 #[test]
