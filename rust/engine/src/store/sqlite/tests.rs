@@ -213,7 +213,9 @@ fn a_store_that_is_cut_short_is_refused() {
     let desk = account(&mut store, "desk");
     store.commit(puts((0..500).map(|i| (key(desk, i), &[7; 300][..])))).unwrap();
     store.close().unwrap();
-    let whole = fs::metadata(folder.path()).unwrap().len();
+    // Behind the end of a file SQLite reads zeros, so that what is cut must be something else: of what is sealed, one byte
+    // in 256 is zero.
+    let whole = 1 + fs::read(folder.path()).unwrap().iter().rposition(|&byte| byte != 0).unwrap() as u64;
     for length in [1, 50, 99, 100, 4_000, u64::from(PAGE_BYTES), 3 * u64::from(PAGE_BYTES), whole / 2, whole - 1] {
         let copy = folder.crashed();
         fs::File::options().write(true).open(copy.path()).unwrap().set_len(length).unwrap();
