@@ -141,6 +141,33 @@ def test_a_second_place_knows_when_the_first_is_old_too(path: Path, tmp_path: Pa
     says(lambda: opened(path, generation=tmp_path / "none" / "x"), "cannot be used to note")
 
 
+def test_a_second_place_that_is_not_mounted_is_missed(path: Path, tmp_path: Path) -> None:
+    disk, away = tmp_path / "disk", tmp_path / "away"
+    disk.mkdir()
+    second = disk / "desk.generation"
+    line = busy(path)
+    with opened(path, generation=second) as engine:
+        send(engine, line)
+    # Without it for once, and with it again: it stays the store's second place.
+    with opened(path) as engine:
+        send(engine, line)
+    disk.rename(away)
+    disk.mkdir()
+    for _ in range(2):
+        says(lambda: opened(path, generation=second), "has a second generation file, which is not there")
+        assert not second.exists()
+    disk.rmdir()
+    away.rename(disk)
+    opened(path, generation=second).close()
+    # Moved elsewhere by its owner.
+    moved = second.rename(tmp_path / "moved.generation")
+    opened(path, generation=moved).close()
+    # Lost: declared, and noted anew.
+    moved.unlink()
+    assert interlane.restore(path, key=KEY, generation=moved).peers == len(BELL)
+    opened(path, generation=moved).close()
+
+
 def test_a_deleted_account_does_not_come_back(path: Path, tmp_path: Path) -> None:
     busy(path)
     shutil.copy(path, tmp_path / "old.db")

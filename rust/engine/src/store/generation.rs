@@ -5,8 +5,11 @@
 //! place, which an old copy of the whole machine does not take back:
 //!
 //! ```text
-//! store id, 16 bytes ‖ number, 8 bytes, little-endian
+//! store id, 16 bytes ‖ number, 8 bytes, little-endian [‖ 1: a second place was named]
 //! ```
+//!
+//! The last byte is beside the store alone. It tells a second place that is new from one whose disk is not there: that
+//! would be taken for new, too, just when a machine has been set back.
 //!
 //! It is written in place after each commit, and synced when the store is opened and closed. A crash may leave it
 //! behind the store, which harms nothing; a store that is behind its note is an old one.
@@ -25,6 +28,9 @@ use crate::error::Error;
 /// Bytes of a note.
 const NOTE: usize = size_of::<StoreId>() + 8;
 
+/// Behind the note beside a store that has a second one.
+const HAS_SECOND: u8 = 1;
+
 /// Stands while an old store is being declared: what was begun and not ended is refused.
 const DECLARING: u64 = u64::MAX;
 
@@ -36,7 +42,17 @@ pub(super) struct Generation {
     /// The first is beside the store.
     places: Vec<(PathBuf, File)>,
     store_id: StoreId,
+    /// A second place was named, now or before.
+    has_second: bool,
     declaring: bool,
+}
+
+/// What a place has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Note {
+    store_id: StoreId,
+    number: u64,
+    has_second: bool,
 }
 
 /// The note beside a store.
@@ -55,24 +71,28 @@ impl Generation {
         number: u64,
         declaring: bool,
     ) -> Result<(Self, u64), Error> {
-        let mut generation = Self { places: Vec::new(), store_id, declaring };
-        let (mut newest, mut stale) = (number, declaring);
+        let mut generation = Self { places: Vec::new(), store_id, has_second: second.is_some(), declaring };
+        let (mut newest, mut stale, mut had_second) = (number, declaring, false);
         for (i, path) in std::iter::once(path_beside(store)).chain(second.map(Path::to_owned)).enumerate() {
             let (mut file, made) = open_or_make(&path).map_err(|error| failed(&path, &error))?;
             let note = if made { None } else { read(&mut file).map_err(|error| failed(&path, &error))? };
+            let ours = note.is_some_and(|note| note.store_id == store_id);
             let text = match note {
                 // A mistyped second place must not cost another store its own.
-                Some((noted, _)) if noted != store_id && i > 0 => {
+                Some(_) if !ours && i > 0 => {
                     return Err(said(&path, "is another store's generation file: name another place"));
                 }
                 _ if declaring => None,
                 // Nothing was ever written to it; what is there was left by a store that is gone.
-                _ if number == 0 && i == 0 && note.is_none_or(|(noted, _)| noted != store_id) => None,
+                _ if number == 0 && i == 0 && !ours => None,
+                None if made && i > 0 && had_second => {
+                    Some("has a second generation file, which is not there: see that its disk is, or move it there")
+                }
                 // A second place is given for the first time.
                 None if made && i > 0 => None,
                 None => Some("cannot show that it is the newest state, for its generation file is missing or damaged"),
-                Some((noted, _)) if noted != store_id => Some("is not the store that its generation file was made for"),
-                Some((_, noted)) if noted > number => Some("is older than it was: a copy was put in its place"),
+                Some(_) if !ours => Some("is not the store that its generation file was made for"),
+                Some(note) if note.number > number => Some("is older than it was: a copy was put in its place"),
                 Some(_) => None,
             };
             if let Some(text) = text {
@@ -83,13 +103,14 @@ impl Generation {
                 let command = format!("{text} ({note}); declare it: interlane restore --store {store_path}");
                 return Err(said(store, &command));
             }
-            if let Some((noted_id, noted)) = note
-                && noted_id == store_id
-                && noted != DECLARING
-            {
-                newest = newest.max(noted);
+            if let Some(note) = note.filter(|_| ours) {
+                had_second |= note.has_second;
+                generation.has_second |= had_second;
+                if note.number != DECLARING {
+                    newest = newest.max(note.number);
+                }
             }
-            stale |= note != Some((store_id, number));
+            stale |= note != Some(Note { store_id, number, has_second: i == 0 && generation.has_second });
             generation.places.push((path, file));
         }
         if stale {
@@ -112,21 +133,22 @@ impl Generation {
     }
 
     fn write(&mut self, number: u64) -> Result<(), Error> {
-        let mut note = [0; NOTE];
+        let mut note = [HAS_SECOND; NOTE + 1];
         note[..16].copy_from_slice(&self.store_id);
-        note[16..].copy_from_slice(&number.to_le_bytes());
-        for (path, file) in &mut self.places {
-            file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&note)).map_err(|error| failed(path, &error))?;
+        note[16..NOTE].copy_from_slice(&number.to_le_bytes());
+        for (i, (path, file)) in self.places.iter_mut().enumerate() {
+            let note = &note[..note_bytes(i, self.has_second)];
+            file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(note)).map_err(|error| failed(path, &error))?;
         }
         Ok(())
     }
 
     /// Makes the notes outlive a power cut.
     pub(super) fn sync(&self) -> Result<(), Error> {
-        for (path, file) in &self.places {
+        for (i, (path, file)) in self.places.iter().enumerate() {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             // What it was before may have been longer.
-            let cut = file.set_len(NOTE as u64).and_then(|()| file.sync_all());
+            let cut = file.set_len(note_bytes(i, self.has_second) as u64).and_then(|()| file.sync_all());
             cut.and_then(|()| sync_folder(folder)).map_err(|error| failed(path, &error))?;
         }
         Ok(())
@@ -176,11 +198,21 @@ fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
     Ok((options.create_new(true).open(path)?, true))
 }
 
+/// Bytes of the note in a place, by its number.
+fn note_bytes(place: usize, has_second: bool) -> usize {
+    if place == 0 && has_second { NOTE + 1 } else { NOTE }
+}
+
 /// What is noted, if it is a note.
-fn read(file: &mut File) -> io::Result<Option<(StoreId, u64)>> {
-    let mut bytes = Vec::with_capacity(NOTE + 1);
-    file.take(NOTE as u64 + 1).read_to_end(&mut bytes)?;
-    let Ok(note) = <[u8; NOTE]>::try_from(bytes) else { return Ok(None) };
-    let (store_id, number) = note.split_at(size_of::<StoreId>());
-    Ok(Some((store_id.try_into().expect("split there"), u64::from_le_bytes(number.try_into().expect("8 are left")))))
+fn read(file: &mut File) -> io::Result<Option<Note>> {
+    let mut bytes = Vec::with_capacity(NOTE + 2);
+    file.take(NOTE as u64 + 2).read_to_end(&mut bytes)?;
+    let Some((store_id, rest)) = bytes.split_first_chunk() else { return Ok(None) };
+    let Some((number, rest)) = rest.split_first_chunk() else { return Ok(None) };
+    let has_second = match rest {
+        [] => false,
+        [HAS_SECOND] => true,
+        _ => return Ok(None),
+    };
+    Ok(Some(Note { store_id: *store_id, number: u64::from_le_bytes(*number), has_second }))
 }
