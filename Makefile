@@ -39,7 +39,8 @@ chaos: $(NATIVE) peers ## cut the power and kill busy gateways for some ten minu
 test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
 	$(BIN)/python tests/tiers/x86.py
 
-# Under QEMU this takes a good while; it is no part of `make test`.
+# Under QEMU, so no part of `make test`. Beside the wheels it takes some 45 minutes of one core: 12 to build the tests, 6 a tier
+# (three tiers; the kernels' tests are most of each), 13 for the Python tests.
 test-aarch64: wheel ## the aarch64 wheel and the Rust tests on aarch64's tiers, under QEMU
 	$(BIN)/python tests/tiers/aarch64.py test dist/interlane-*aarch64.whl
 

@@ -84,11 +84,16 @@ def run(tier: Tier, programs: list[Program]) -> None:
     shown = emulate(tier, asked, "--exact", "shows_what_is_detected", "--ignored", "--nocapture")
     if f"detected {tier.backend}\n" not in shown:
         sys.exit(f"{shown}\nThis CPU is to get the backend {tier.backend}")
+    tier_began = time.monotonic()
+    passed = 0
     for program in programs:
         began = time.monotonic()
         [result] = re.findall(r"^test result: (.*?);", emulate(tier, program, "--quiet"), re.MULTILINE)
         seconds = time.monotonic() - began
         print(f"  {tier.backend:<11} {program.name:<28} {result} ({seconds:.0f} s)", flush=True)
+        passed += int(re.findall(r"(\d+) passed", result)[0])
+    minutes = (time.monotonic() - tier_began) / 60
+    print(f"  {tier.backend:<11} {passed} tests passed in {minutes:.0f} minutes", flush=True)
 
 
 def emulate(tier: Tier, program: Program, *arguments: str) -> str:
