@@ -1,6 +1,5 @@
 //! What every test runs on: the backends of this machine, the crates that a lesser CPU gets, and an instruction set of four
 //! lanes that no CPU has, to show that no kernel depends on a width.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use interlane_lanes::isa::field25519::radix25::Fe25;
 use interlane_lanes::isa::{Backend, Kernel, Lanes, Limb, Limbs, Part, Pieces, Portable, Words};
