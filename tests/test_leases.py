@@ -14,8 +14,10 @@ from test_store import BELL, DESK, GROUP, KEY, Line, place, texts
 LEASE = 64
 
 
-def opened(path: Path, lease: int = LEASE) -> interlane.Engine:
-    return interlane.open(path, key=KEY, threads=2, durability="leased", lease=lease)
+def opened(path: Path, lease: int = LEASE, resident: int | None = None) -> interlane.Engine:
+    return interlane.open(
+        path, key=KEY, threads=2, durability="leased", lease=lease, resident_sessions=resident
+    )
 
 
 def wait_for_leases(engine: interlane.Engine) -> None:
@@ -105,9 +107,11 @@ def test_a_copy_of_the_files_goes_on_at_the_leases_end(path: Path, tmp_path: Pat
     engine.close()
 
 
-def test_many_threads_share_leases(path: Path) -> None:
-    """No counter twice and none missing, however calls, the thread and turns of the ratchet come together."""
-    engine = opened(path, lease=4)
+@pytest.mark.parametrize("resident", [None, 1])
+def test_many_threads_share_leases(path: Path, resident: int | None) -> None:
+    """No counter twice and none missing, however calls, the thread, turns of the ratchet and evictions come
+    together."""
+    engine = opened(path, 4, resident)
     desk = engine.account("desk", create=True)
     line = Line.to(desk)
     released: list[interlane.Rows] = []
@@ -150,6 +154,28 @@ def test_many_threads_share_leases(path: Path) -> None:
     for chain, counter in line.seen:
         ends.setdefault(chain, set()).add(counter)
     assert all(seen == set(range(len(seen))) for seen in ends.values())
+
+
+def test_evictions_give_leases_back(path: Path) -> None:
+    """Sessions that come and go: every counter once, and a lease of many is not burnt by a call of one."""
+    with opened(path, resident=2) as engine:
+        desk, bell = engine.account("desk", create=True), engine.account("bell", create=True)
+        peers = [f"peer {i}" for i in range(12)]
+        assert desk.start_sessions(peers, list(bell.prekeys(12).bundles())).ok.all()
+        counts = dict.fromkeys(peers, 0)
+        for call in range(120):
+            some = [peers[(call * 5 + i * i) % 12] for i in range(1 + call % 4)]
+            for peer, row in zip(some, desk.encrypt(some, [b"x"] * len(some)), strict=True):
+                assert place(row.kind, row.data)[1] == counts[peer]
+                counts[peer] += 1
+        stats = engine.stats()
+        assert stats["sessions"] <= 2
+        assert stats["sessions_evicted"] > 100
+        assert stats["sessions_loaded"] >= stats["sessions_evicted"] - 12
+    # Also in the next engine: what was evicted last was as it is.
+    with opened(path) as engine:
+        for peer, row in zip(peers, engine.account("desk").encrypt(peers, [b"x"] * 12), strict=True):
+            assert place(row.kind, row.data)[1] == counts[peer]
 
 
 def test_a_store_in_memory_leases_nothing() -> None:

@@ -55,6 +55,7 @@ class Twins:
         padding: bool = False,
         buffered: bool = False,
         lease: int | None = None,
+        resident: int | None = None,
     ) -> None:
         self.path = path
         self.backend = backend
@@ -62,6 +63,7 @@ class Twins:
         self.padding = padding
         self.buffered = buffered
         self.lease = lease
+        self.resident = resident
         self.received: list[tuple[interlane.Rows, str, list[Cell]]] = []
         self.opened = 1
         self.packed = False
@@ -81,6 +83,7 @@ class Twins:
             durability="strict" if self.lease is None else "leased",
             lease=self.lease or 64,
             receive_buffer=self.buffered,
+            resident_sessions=self.resident,
             backend=self.backend,
             _seed=self._seed(),
         )
@@ -597,6 +600,7 @@ class Histories(RuleBasedStateMachine):
         padding=st.booleans(),
         buffered=st.booleans(),
         lease=st.sampled_from([None, 1, 3, 64]),
+        resident=st.sampled_from([None, 1, 2, 5]),
         packed=st.booleans(),
     )
     def open(
@@ -608,6 +612,7 @@ class Histories(RuleBasedStateMachine):
         padding: bool,
         buffered: bool,
         lease: int | None,
+        resident: int | None,
         packed: bool,
     ) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -620,6 +625,7 @@ class Histories(RuleBasedStateMachine):
             padding=padding,
             buffered=buffered,
             lease=lease,
+            resident=resident if on_disk else None,
         )
         self.twins.packed = packed
         self.abroad = {

@@ -72,6 +72,26 @@ def test_a_shared_store_can_be_leased(url: str) -> None:
     one.close()
 
 
+def test_sessions_come_and_go(url: str) -> None:
+    """More than are kept in memory, in calls that name some of them or all."""
+    peers = [f"ada-{i}" for i in range(12)]
+    far = interlane.open(":memory:").account("ada", create=True)
+    desks = [f"desk-{i}" for i in range(12)]
+    with interlane.open(f"{url}?engine=one", key=KEY, resident_sessions=4) as engine:
+        desk = engine.account("desk", create=True)
+        assert desk.start_sessions(peers, list(far.prekeys(one_time=12).bundles())).ok.all()
+        for call in range(12):
+            part = slice(0, 12) if call % 4 == 3 else slice(call, call + 3)
+            sent = desk.encrypt(peers[part], [b"text %d" % call] * len(peers[part]))
+            got = far.decrypt(desks[part], sent.kinds, sent.data, sent.offsets)
+            assert got.tolist() == [b"text %d" % call] * len(sent)
+            back = far.encrypt(desks[part], [b"back"] * len(sent))
+            assert desk.decrypt(peers[part], back.kinds, back.data, back.offsets).ok.all()
+        stats = engine.stats()
+        assert stats["sessions"] <= 4
+        assert stats["sessions_evicted"] > 30
+
+
 def test_rows_of_another_engines_account_are_conflict_and_it_says_whose(url: str) -> None:
     far = interlane.open(":memory:").account("ada", create=True)
     with gateway(url, "one") as one, gateway(url, "two") as two:

@@ -80,15 +80,19 @@ def parsed(line: bytes) -> dict[str, Any]:
 # --- Crashes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "durability"), [(1, "strict"), (2, "leased")])
+@pytest.mark.parametrize(
+    ("seed", "durability", "resident"), [(1, "strict", ()), (2, "leased", ()), (3, "leased", (5,))]
+)
 def test_killed_at_random_points_each_line_is_answered_once(
-    store: Path, tmp_path: Path, seed: int, durability: str
+    store: Path, tmp_path: Path, seed: int, durability: str, resident: tuple[int, ...]
 ) -> None:
     random = Random(seed)
     output = tmp_path / "answers.jsonl"
     batch = 60
     command = ("relay", EVENTS, "--store", store, "-o", output, "--batch", str(batch), "--quiet")
     command += ("--durability", durability, "--lease", "16")
+    for sessions in resident:
+        command += ("--resident-sessions", str(sessions))
     kills = 0
     redone: set[int] = set()
     unacknowledged: set[int] = set()

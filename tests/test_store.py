@@ -38,18 +38,23 @@ DESK = [f"desk-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 GROUP = "1203630@g.us"
 # Also for the processes that the tests start.
 DURABILITY = "INTERLANE_TESTS_DURABILITY"
+RESIDENT = "INTERLANE_TESTS_RESIDENT"
 
 
 def opened(path: Path, **options: Any) -> interlane.Engine:
     options.setdefault("durability", os.environ.get(DURABILITY, "strict"))
+    if resident := os.environ.get(RESIDENT):
+        options.setdefault("resident_sessions", int(resident))
     return interlane.open(path, key=KEY, threads=options.pop("threads", 2), **options)
 
 
-@pytest.fixture(params=["strict", "leased"])
+@pytest.fixture(params=["strict", "leased", "evicting"])
 def durability(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A test that asks for it is run in both modes."""
-    monkeypatch.setenv(DURABILITY, request.param)
-    mode: str = request.param
+    """A test that asks for it is run in both modes, and leased with fewer sessions in memory than it has."""
+    mode = "leased" if request.param == "evicting" else str(request.param)
+    monkeypatch.setenv(DURABILITY, mode)
+    if request.param == "evicting":
+        monkeypatch.setenv(RESIDENT, "7")
     return mode
 
 

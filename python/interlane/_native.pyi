@@ -108,6 +108,7 @@ class Engine:
         padding: bool,
         lease: int | None,
         receive_buffer: tuple[int, int] | None,
+        resident_sessions: int | None,
         backend: str | None,
         seed: Buffer | None,
     ) -> Engine: ...

@@ -50,6 +50,7 @@ def open(
     receive_buffer: bool = False,
     buffer_bytes: int = BUFFER_BYTES,
     buffer_seconds: int = BUFFER_SECONDS,
+    resident_sessions: int | None = None,
     backend: str | None = None,
     _seed: bytes | None = None,
 ) -> Engine:
@@ -81,6 +82,12 @@ def open(
     account's buffer holds at most `buffer_bytes` (128 a row, and its plaintext), beyond which frames are
     BUFFER_FULL, and each row for at most `buffer_seconds`.
 
+    `resident_sessions` is how many sessions are kept in memory, at some 400 bytes each (skipped message keys
+    and archived sessions come on top); None: all that were used since the store was opened. Beyond it, those
+    that were used longest ago are evicted, and loaded again when they are used. Handles stay good, at some 80
+    bytes each and the address. A call on more sessions works; it has them all in memory until it returns. Not
+    for ":memory:", where nothing can be loaded.
+
     `backend` is a name from `interlane.backends()`; None: the best, or the one that the environment variable
     INTERLANE_BACKEND names.
 
@@ -96,6 +103,7 @@ def open(
         _number("buffer_bytes", buffer_bytes, BUFFER_BYTES_MIN),
         _number("buffer_seconds", buffer_seconds, 1),
     )
+    resident = None if resident_sessions is None else _number("resident_sessions", resident_sessions, 1)
     name = os.fsdecode(path)
     url = name if name.startswith(POSTGRES) else None
     if not name or (url is None and "://" in name):
@@ -114,6 +122,7 @@ def open(
         padding,
         ahead if durability == "leased" else None,
         limits if receive_buffer else None,
+        resident,
         backend,
         _seed,
     )

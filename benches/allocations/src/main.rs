@@ -59,6 +59,7 @@ fn party() -> (Engine, AccountId) {
         padding: false,
         durability: Durability::Strict,
         receive_buffer: None,
+        resident_sessions: None,
         seed: None,
     })
     .unwrap();

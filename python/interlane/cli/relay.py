@@ -76,6 +76,12 @@ BUFFER_BYTES = 512 << 20
     metavar="N",
     help="Leased: counters that a crash may skip.",
 )
+@click.option(
+    "--resident-sessions",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Sessions in memory, at some 400 bytes each. Default: all that were used.",
+)
 @click.option("--padding", is_flag=True, help="WhatsApp's message padding, added and removed.")
 @click.option(
     "--base64", "plaintexts_as_data", is_flag=True, help="Plaintexts always as `data`, never as `text`."

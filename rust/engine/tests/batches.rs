@@ -1,40 +1,63 @@
 //! A batch equals its rows one at a time, in order: for any split, any thread count, any mixture of accounts.
 
-use interlane::{AccountId, Bundle, Durability, Engine, Kind, Location, Options, Packed, Rows, Secret, Status, Upload};
+use interlane::{
+    AccountId, BufferLimits, Bundle, Durability, Engine, Kind, Location, Options, Packed, Rows, Secret, Status, Upload,
+};
 use interlane_lanes::Backend;
 
 /// Where a history's state is kept.
 enum Place {
     Memory,
+    /// Nowhere, and received plaintexts are kept.
+    Buffered,
     /// An SQLite store, closed and opened again before every round.
     Reopened(tempfile::TempDir),
+    /// An SQLite store, of whose sessions so many are in memory at a time.
+    Limited {
+        folder: tempfile::TempDir,
+        most: usize,
+        durability: Durability,
+        buffered: bool,
+    },
 }
 
 impl Place {
     fn engine(&self, threads: usize, opened: u8) -> Engine {
-        match self {
-            Self::Memory => engine(threads, Location::Memory, 0),
-            Self::Reopened(folder) => {
-                let path = folder.path().join("store.db");
-                engine(threads, Location::Sqlite { path, key: Secret::copy_of(&[3; 32]), generation: None }, opened)
-            }
-        }
+        let options = options(threads);
+        let receive_buffer = Some(BufferLimits { bytes: 1 << 30, seconds: 3_600 });
+        let options = match self {
+            Self::Memory => options,
+            Self::Buffered => Options { receive_buffer, ..options },
+            Self::Reopened(folder) => Options { location: file(folder), seed: Some([opened; 32]), ..options },
+            Self::Limited { folder, most, durability, buffered } => Options {
+                location: file(folder),
+                durability: *durability,
+                receive_buffer: receive_buffer.filter(|_| *buffered),
+                resident_sessions: Some(*most),
+                ..options
+            },
+        };
+        Engine::open(options).unwrap()
     }
 }
 
-/// An engine whose randomness is fixed; another one each time a store is opened again.
-fn engine(threads: usize, location: Location, opened: u8) -> Engine {
-    Engine::open(Options {
-        location,
+fn file(folder: &tempfile::TempDir) -> Location {
+    Location::Sqlite { path: folder.path().join("store.db"), key: Secret::copy_of(&[3; 32]), generation: None }
+}
+
+/// An engine in memory whose randomness is fixed; where a store is opened again, it is another one each time.
+fn options(threads: usize) -> Options {
+    Options {
+        location: Location::Memory,
         threads,
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
         durability: Durability::Strict,
         receive_buffer: None,
-        seed: Some([opened; 32]),
-    })
-    .unwrap()
+        resident_sessions: None,
+        seed: Some([0; 32]),
+    }
 }
 
 /// Numbers that look random (SplitMix64).
@@ -213,6 +236,27 @@ fn a_store_that_is_reopened_all_the_time_gives_the_same() {
 }
 
 #[test]
+fn a_limit_of_sessions_in_memory_changes_nothing() {
+    let mut seed = 0;
+    for durability in [Durability::Strict, Durability::Leased(3), Durability::Leased(64)] {
+        // Of six; 4 are evicted one by one, and 1 is too few for most calls.
+        for (most, threads, split) in [(1, 2, 1000), (2, 1, 16), (4, 2, 7)] {
+            seed += 1;
+            let buffered = seed % 2 == 0;
+            let kept = if buffered { Place::Buffered } else { Place::Memory };
+            let folder = tempfile::tempdir().unwrap();
+            let limited = history(seed, threads, split, &Place::Limited { folder, most, durability, buffered });
+            let all = history(seed, threads, split, &kept);
+            assert_eq!(all.len(), limited.len());
+            for (i, (a, b)) in all.iter().zip(&limited).enumerate() {
+                // The same frames: no counter twice, and none left out.
+                assert_eq!(a, b, "seed {seed}, {most} of six, {durability:?}, split {split}, event {i}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_status_occurs_in_the_histories() {
     let mut seen = [0; Status::ALL.len()];
     for seed in 0..12 {
@@ -227,7 +271,7 @@ fn every_status_occurs_in_the_histories() {
 
 #[test]
 fn threads_share_a_session_without_losing_a_message() {
-    let engine = engine(2, Location::Memory, 0);
+    let engine = Engine::open(options(2)).unwrap();
     let [a, b] = ["a", "b"].map(|name| engine.create_account(name).unwrap());
     let upload = engine.prekeys(b, 1, false).unwrap();
     let to = engine.sessions(&[a], &["b"]).unwrap()[0];

@@ -35,6 +35,7 @@ fn options(location: Location) -> Options {
         padding: false,
         durability: Durability::Strict,
         receive_buffer: Some(BufferLimits { bytes: 64 << 20, seconds: 3_600 }),
+        resident_sessions: None,
         seed: None,
     }
 }
@@ -48,12 +49,15 @@ fn gateway(url: &str, options: &str) -> Engine {
 }
 
 fn gateway_as(url: &str, options: &str, durability: Durability) -> Engine {
-    let location = Location::Postgres { url: format!("{url}?{options}"), key: Secret::copy_of(&[7; 32]) };
-    Engine::open(Options { durability, ..self::options(location) }).unwrap()
+    Engine::open(Options { durability, ..self::options(shared(url, options)) }).unwrap()
 }
 
 fn leased(url: &str, options: &str) -> Engine {
     gateway_as(url, options, Durability::Leased(LEASE))
+}
+
+fn shared(url: &str, options: &str) -> Location {
+    Location::Postgres { url: format!("{url}?{options}"), key: Secret::copy_of(&[7; 32]) }
 }
 
 fn bundle(upload: &Upload) -> Bundle {
@@ -442,7 +446,9 @@ fn calls_from_many_threads_while_shards_move() {
 }
 
 fn calls_while_shards_move(url: &str, durability: Durability) {
-    let engines = ["engine=one", "engine=two"].map(|name| gateway_as(url, name, durability));
+    // One has room for the sessions of one of its threads, and a few.
+    let few = Options { durability, resident_sessions: Some(25), ..options(shared(url, "engine=two")) };
+    let engines = [gateway_as(url, "engine=one", durability), Engine::open(few).unwrap()];
     let mut far = Far::link(&engines[0]);
     engines[0].move_shards(&[shard(&engines[0])], "two", true).unwrap();
     let handles: Vec<Vec<u64>> = engines.iter().rev().map(|engine| near_handles(engine).unwrap()).rev().collect();
@@ -485,6 +491,7 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
     });
     assert!(begin.elapsed() < Duration::from_secs(60));
     assert!(released.len() > 50 * PEERS, "{}", released.len());
+    assert!(engines[1].stats().unwrap().sessions_evicted > 0);
     // Each opens, and none twice.
     far.open_all(released);
 }

@@ -118,22 +118,22 @@ fn agreed() -> Vec<[u8; 32]> {
     keys
 }
 
-fn opened(location: Location) -> Engine {
+fn opened(location: Location, durability: Durability, resident_sessions: Option<usize>) -> Engine {
     Engine::open(Options {
         location,
         threads: 2,
         backend: Backend::detect().unwrap(),
         refuse_identity_changes: false,
         padding: false,
-        durability: Durability::Strict,
+        durability,
         receive_buffer: None,
+        resident_sessions,
         seed: Some(SEED),
     })
     .unwrap()
 }
 
-fn talk(location: Location) {
-    let engine = opened(location);
+fn talk(engine: &Engine) {
     let [a, b] = ["a", "b"].map(|name| engine.create_account(name).unwrap());
     let upload: Upload = engine.prekeys(b, 40, true).unwrap();
     let names: Vec<String> = (0..40).map(|i| format!("peer {i}")).collect();
@@ -196,8 +196,7 @@ fn talk(location: Location) {
 }
 
 /// Reads everything back.
-fn read(location: Location) {
-    let engine = opened(location);
+fn read(engine: &Engine) {
     for name in ["a", "b", "c"] {
         let account = engine.account(name).unwrap().unwrap();
         let archived: u32 = engine.peers(account).unwrap().iter().map(|peer| peer.archived).sum();
@@ -225,9 +224,20 @@ fn no_freed_block_holds_a_key() {
     FOUND.lock().unwrap().reserve_exact(1_000);
 
     let folder = tempfile::tempdir().unwrap();
-    let sqlite =
-        || Location::Sqlite { path: folder.path().join("store.db"), key: Secret::copy_of(&[1; 32]), generation: None };
-    let works: [&dyn Fn(); 3] = [&|| talk(Location::Memory), &|| talk(sqlite()), &|| read(sqlite())];
+    let file = |name: &str| Location::Sqlite {
+        path: folder.path().join(name),
+        key: Secret::copy_of(&[1; 32]),
+        generation: None,
+    };
+    let strict = |location, resident_sessions| opened(location, Durability::Strict, resident_sessions);
+    let works: [&dyn Fn(); 5] = [
+        &|| talk(&strict(Location::Memory, None)),
+        &|| talk(&strict(file("strict.db"), None)),
+        &|| read(&strict(file("strict.db"), None)),
+        // Of 80 sessions; the pages of the others are given back.
+        &|| talk(&strict(file("few.db"), Some(3))),
+        &|| talk(&opened(file("leased.db"), Durability::Leased(8), Some(30))),
+    ];
     for work in works {
         let before = FREED.load(Ordering::SeqCst);
         WATCHING.store(true, Ordering::SeqCst);

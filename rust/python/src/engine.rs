@@ -43,6 +43,7 @@ pub(crate) fn restore(
         padding: false,
         durability: Durability::Strict,
         receive_buffer: None,
+        resident_sessions: None,
         seed: None,
     };
     let restored = call(py, || interlane::Engine::restore(options, newest))?;
@@ -59,7 +60,8 @@ pub(crate) struct Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (
-        path, url, key, generation, threads, refuse_identity_changes, padding, lease, receive_buffer, backend, seed
+        path, url, key, generation, threads, refuse_identity_changes, padding, lease, receive_buffer,
+        resident_sessions, backend, seed
     ))]
     #[allow(clippy::too_many_arguments, reason = "`interlane.open` is the face, where each has its name")]
     fn new(
@@ -73,6 +75,7 @@ impl Engine {
         padding: bool,
         lease: Option<u32>,
         receive_buffer: Option<(u64, u64)>,
+        resident_sessions: Option<usize>,
         backend: Option<&str>,
         seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -94,8 +97,17 @@ impl Engine {
         let backend = errors::backend(backend)?;
         let receive_buffer = receive_buffer.map(|(bytes, seconds)| BufferLimits { bytes, seconds });
         let durability = lease.map_or(Durability::Strict, Durability::Leased);
-        let options =
-            Options { location, threads, backend, refuse_identity_changes, padding, durability, receive_buffer, seed };
+        let options = Options {
+            location,
+            threads,
+            backend,
+            refuse_identity_changes,
+            padding,
+            durability,
+            receive_buffer,
+            resident_sessions,
+            seed,
+        };
         Ok(Self { inner: call(py, || interlane::Engine::open(options))? })
     }
 
@@ -328,13 +340,15 @@ impl Engine {
         call(py, || self.inner.group_holders(handle, distribution, &devices))
     }
 
-    /// Numbers for operators: accounts, sessions, rows_encrypted, rows_decrypted, rows_failed, rows_buffered,
+    /// Numbers for operators: accounts, sessions (in memory), sessions_loaded, sessions_evicted, rows_encrypted, rows_decrypted, rows_failed, rows_buffered,
     /// buffered_bytes, calls_waited, leases_written, store_bytes, threads; and the backend's name.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = call(py, || self.inner.stats())?;
         let named = PyDict::new(py);
         named.set_item("accounts", stats.accounts)?;
         named.set_item("sessions", stats.sessions)?;
+        named.set_item("sessions_loaded", stats.sessions_loaded)?;
+        named.set_item("sessions_evicted", stats.sessions_evicted)?;
         named.set_item("rows_encrypted", stats.rows_encrypted)?;
         named.set_item("rows_decrypted", stats.rows_decrypted)?;
         named.set_item("rows_failed", stats.rows_failed)?;

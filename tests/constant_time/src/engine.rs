@@ -62,6 +62,7 @@ impl History {
             padding: true,
             durability: Durability::Strict,
             receive_buffer: None,
+            resident_sessions: None,
             seed: Some(seed),
         })
         .expect("an engine");

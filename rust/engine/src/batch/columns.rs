@@ -1,8 +1,17 @@
 //! All sessions, in columns: one field of 256 sessions beside another, so that a batch touches what it needs and a
 //! million idle sessions cost little. A page never moves: no copy of a key is left behind by a growing vector.
+//!
+//! ```text
+//! handle = slot → what is kept for ever: account, tag, name, place       36 bytes
+//!                 place → a resident: keys, counters, the rest           some 400 bytes, until it is evicted
+//! ```
+//!
+//! A peer of whom nothing is known has a slot and no place. The lowest free place is taken first, and a page without
+//! residents gives its columns back, so that pages are about as many as the residents fill.
 
+use std::collections::BTreeSet;
 use std::mem::take;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
@@ -15,20 +24,20 @@ use crate::store::{Key, Kind as RowKind};
 /// Sessions of a page.
 const PAGE: usize = 256;
 
+/// Slots that lie together.
+const SLOTS: usize = 4_096;
+
 /// Bytes of a block of names.
 const NAME_BLOCK: usize = 1 << 16;
 
-/// What is known of a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Presence {
-    /// Not looked up in the store yet.
-    #[default]
-    Unloaded,
-    /// In memory, without a session.
-    NoSession,
-    /// In memory, with a current session.
-    Session,
-}
+/// In the place's stead: the store is to be asked.
+const UNLOADED: u32 = u32::MAX;
+
+/// In the place's stead: it was looked up, or there is no store, and nothing is known of the peer.
+const NOTHING: u32 = UNLOADED - 1;
+
+/// The owner of a free place.
+const NOBODY: u32 = u32::MAX;
 
 /// Where a peer's name lies.
 #[derive(Clone, Copy, Default)]
@@ -57,12 +66,24 @@ struct Rest {
     archived: Archive,
 }
 
-/// 256 sessions.
-pub(crate) struct Page {
-    account: Box<[u32]>,
-    tag: Box<[[u8; 16]]>,
-    name: Box<[Name]>,
-    presence: Box<[Presence]>,
+/// What is kept of a peer for as long as its handle is good: for ever.
+struct Slot {
+    account: u32,
+    tag: [u8; 16],
+    name: Name,
+    /// Where its resident is, or [`UNLOADED`] or [`NOTHING`]. Changed only by who has claimed the slot.
+    place: AtomicU32,
+}
+
+/// Places of 256 residents. Of one without residents there are no columns.
+#[derive(Default)]
+struct Page {
+    /// How many places are taken.
+    taken: usize,
+    /// Each place's slot, or [`NOBODY`].
+    owner: Box<[u32]>,
+    /// The call that was the last to look at it.
+    used: Box<[u32]>,
     trusted: Box<[bool]>,
     identity: Box<[[u8; 32]]>,
     sending_key: Box<[Secret<32>]>,
@@ -103,10 +124,9 @@ pub(crate) struct ReceivingView {
 impl Page {
     fn new() -> Self {
         Self {
-            account: column(),
-            tag: column(),
-            name: column(),
-            presence: column(),
+            taken: 0,
+            owner: vec![NOBODY; PAGE].into(),
+            used: column(),
             trusted: column(),
             identity: column(),
             sending_key: column(),
@@ -123,16 +143,26 @@ impl Page {
         }
     }
 
-    pub(crate) fn account(&self, i: usize) -> u32 {
-        self.account[i]
+    /// Gives a slot the lowest free place.
+    fn settle(&mut self, slot: u32, life: u32) -> usize {
+        if self.taken == 0 {
+            *self = Self::new();
+        }
+        let i = self.owner.iter().position(|&owner| owner == NOBODY).expect("the page has room");
+        self.owner[i] = slot;
+        self.marks[i] = Marks::of_life(life);
+        self.taken += 1;
+        i
     }
 
-    pub(crate) fn tag(&self, i: usize) -> [u8; 16] {
-        self.tag[i]
-    }
-
-    pub(crate) fn is_unloaded(&self, i: usize) -> bool {
-        self.presence[i] == Presence::Unloaded
+    /// Frees a place; its keys are zeroed.
+    fn clear(&mut self, i: usize) {
+        self.set_peer(i, Peer::default());
+        self.owner[i] = NOBODY;
+        self.taken -= 1;
+        if self.taken == 0 {
+            *self = Self::default();
+        }
     }
 
     fn session_identity(&self, i: usize, cold: &Cold) -> [u8; 32] {
@@ -140,7 +170,7 @@ impl Page {
     }
 
     /// The sending side, if there is a session.
-    pub(crate) fn sending(&self, i: usize) -> Option<SendingView> {
+    fn sending(&self, i: usize) -> Option<SendingView> {
         let cold = self.cold[i].as_deref()?;
         Some(SendingView {
             chain: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
@@ -153,7 +183,7 @@ impl Page {
     }
 
     /// The newest receiving chain, if the frame with this ratchet key and counter is the next one on it.
-    pub(crate) fn receiving_next(&self, i: usize, ratchet_key: &[u8; 32], counter: u32) -> Option<ReceivingView> {
+    fn receiving_next(&self, i: usize, ratchet_key: &[u8; 32], counter: u32) -> Option<ReceivingView> {
         let cold = self.cold[i].as_deref()?;
         let next = self.has_receiving[i]
             && self.receiving_index[i] == u64::from(counter)
@@ -166,28 +196,24 @@ impl Page {
     }
 
     /// Moves the sending chain on.
-    pub(crate) fn set_sending(&mut self, i: usize, chain: ChainKey) {
+    fn set_sending(&mut self, i: usize, chain: ChainKey) {
         self.sending_index[i] = chain.index;
         self.sending_key[i] = chain.key;
     }
 
     /// The lease's end is in the store.
-    pub(crate) fn set_leased(&mut self, i: usize, leased: u64) {
+    fn set_leased(&mut self, i: usize, leased: u64) {
         self.leased[i] = leased;
         self.marks[i].end();
     }
 
-    pub(crate) fn marks(&mut self, i: usize) -> &mut Marks {
-        &mut self.marks[i]
-    }
-
     /// What a lease is made of, unless a call is about to write it.
-    pub(crate) fn copy_sending(&self, i: usize) -> Option<Copied> {
-        if self.presence[i] != Presence::Session || !self.marks[i].is_quiet() {
+    fn copy_sending(&self, i: usize, key: Key) -> Option<Copied> {
+        if self.cold[i].is_none() || !self.marks[i].is_quiet() {
             return None;
         }
         Some(Copied {
-            key: Key { account: self.account[i], kind: RowKind::Sending, tag: self.tag[i] },
+            key: Key { kind: RowKind::Sending, ..key },
             marks: self.marks[i],
             leased: self.leased[i],
             chain: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
@@ -196,18 +222,18 @@ impl Page {
     }
 
     /// How far a session's sending chain is, and its lease, if that is ahead.
-    pub(crate) fn is_leased_ahead(&self, i: usize) -> bool {
-        self.presence[i] == Presence::Session && self.leased[i] > self.sending_index[i]
+    fn is_leased_ahead(&self, i: usize) -> bool {
+        self.cold[i].is_some() && self.leased[i] > self.sending_index[i]
     }
 
     /// Moves the newest receiving chain on.
-    pub(crate) fn set_receiving(&mut self, i: usize, chain: ChainKey) {
+    fn set_receiving(&mut self, i: usize, chain: ChainKey) {
         self.receiving_index[i] = chain.index;
         self.receiving_key[i] = chain.key;
     }
 
     /// A copy of everything about the peer.
-    pub(crate) fn peer(&self, i: usize) -> Peer {
+    fn peer(&self, i: usize) -> Peer {
         let identity = self.trusted[i].then_some(self.identity[i]);
         let Some(cold) = self.cold[i].as_deref() else {
             return Peer { identity, ..Peer::default() };
@@ -240,17 +266,15 @@ impl Page {
     }
 
     /// Puts everything about the peer in its columns; what was there before is zeroed.
-    pub(crate) fn set_peer(&mut self, i: usize, peer: Peer) {
+    fn set_peer(&mut self, i: usize, peer: Peer) {
         self.trusted[i] = peer.identity.is_some();
         self.identity[i] = peer.identity.unwrap_or_default();
-        self.presence[i] = Presence::NoSession;
         self.has_receiving[i] = false;
         self.sending_key[i] = Secret::default();
         self.receiving_key[i] = Secret::default();
         self.cold[i] = None;
         self.set_leased(i, 0);
         let Some(mut session) = peer.current else { return };
-        self.presence[i] = Presence::Session;
         self.leased[i] = session.leased.max(session.sending.index);
         self.set_sending(i, take(&mut session.sending));
         self.previous_counter[i] = session.previous_counter;
@@ -279,7 +303,7 @@ impl Page {
     }
 
     /// Identity, whether there is a session, whether it is still unanswered, how many are archived.
-    pub(crate) fn summary(&self, i: usize) -> (Option<[u8; 32]>, bool, bool, usize) {
+    fn summary(&self, i: usize) -> (Option<[u8; 32]>, bool, bool, usize) {
         let cold = self.cold[i].as_deref();
         (
             self.trusted[i].then_some(self.identity[i]),
@@ -298,22 +322,190 @@ struct Directory {
     len: usize,
 }
 
-/// Every peer that the engine has met: pages of columns and the directory to them. A slot's number is its handle.
+/// All slots, and the pages of residents.
 #[derive(Default)]
-pub(crate) struct Columns {
-    pages: RwLock<Vec<Mutex<Page>>>,
-    directory: Mutex<Directory>,
-    unloaded: AtomicUsize,
+struct Table {
+    slots: Vec<Vec<Slot>>,
+    pages: Vec<Mutex<Page>>,
 }
 
-/// The pages, held still for as long as rows are gathered or scattered.
-pub(crate) struct Pages<'a>(RwLockReadGuard<'a, Vec<Mutex<Page>>>);
+/// Every peer that the engine has met: the directory to them, their slots, and those of them that are in memory. A
+/// slot's number is its handle.
+///
+/// Locks are taken in the order in which they stand here; pages one at a time.
+#[derive(Default)]
+pub(crate) struct Columns {
+    directory: Mutex<Directory>,
+    /// Pages that have free places.
+    roomy: Mutex<BTreeSet<u32>>,
+    table: RwLock<Table>,
+    unloaded: AtomicUsize,
+    residents: AtomicUsize,
+    /// Numbers the times that a place was taken.
+    lives: AtomicU32,
+    /// Numbers the calls.
+    calls: AtomicU32,
+}
+
+/// The table, held still for as long as rows are gathered or scattered.
+pub(crate) struct Pages<'a> {
+    table: RwLockReadGuard<'a, Table>,
+    call: u32,
+}
+
+/// Goes from slot to slot. It keeps the last one's page locked: the rows of a call mostly follow each other, and a lock
+/// costs as much as all that is read of a row. To be let go of before anybody else's rows are waited for.
+pub(crate) struct Walk<'p> {
+    pages: &'p Pages<'p>,
+    held: Option<(usize, MutexGuard<'p, Page>)>,
+}
+
+/// A slot and, where there is one, its resident.
+pub(crate) struct At<'w> {
+    slot: &'w Slot,
+    page: Option<&'w mut Page>,
+    i: usize,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    fn place(&self) -> Option<(usize, usize)> {
+        let place = self.place.load(Ordering::Acquire);
+        (place < NOTHING).then_some((place as usize / PAGE, place as usize % PAGE))
+    }
+}
 
 impl Pages<'_> {
-    /// The page of a slot, locked, and the slot's place in it.
-    pub(crate) fn of(&self, slot: u32) -> (MutexGuard<'_, Page>, usize) {
+    fn slot(&self, slot: u32) -> &Slot {
         let slot = slot as usize;
-        (self.0[slot / PAGE].lock().unwrap_or_else(PoisonError::into_inner), slot % PAGE)
+        &self.table.slots[slot / SLOTS][slot % SLOTS]
+    }
+
+    /// To go over slots.
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        Walk { pages: self, held: None }
+    }
+
+    /// The account of a slot.
+    pub(crate) fn account(&self, slot: u32) -> u32 {
+        self.slot(slot).account
+    }
+
+    /// The tag of a slot.
+    pub(crate) fn tag(&self, slot: u32) -> [u8; 16] {
+        self.slot(slot).tag
+    }
+
+    /// Whether the store is to be asked for a slot.
+    pub(crate) fn is_unloaded(&self, slot: u32) -> bool {
+        self.slot(slot).place.load(Ordering::Acquire) == UNLOADED
+    }
+}
+
+impl<'p> Walk<'p> {
+    fn page(&mut self, number: usize) -> &mut Page {
+        if self.held.as_ref().is_none_or(|(held, _)| *held != number) {
+            // Never two at a time: others may go the other way.
+            self.held = None;
+        }
+        let (_, page) = self.held.get_or_insert_with(|| (number, locked(&self.pages.table.pages[number])));
+        page
+    }
+
+    /// A slot that the caller has claimed, which counts as a use of it.
+    pub(crate) fn to(&mut self, slot: u32) -> At<'_> {
+        let pages: &'p Pages<'p> = self.pages;
+        let slot = pages.slot(slot);
+        let Some((number, i)) = slot.place() else { return At { slot, page: None, i: 0 } };
+        let page = self.page(number);
+        page.used[i] = pages.call;
+        At { slot, page: Some(page), i }
+    }
+
+    /// A slot that others may evict meanwhile.
+    pub(crate) fn unclaimed(&mut self, slot: u32) -> At<'_> {
+        let pages: &'p Pages<'p> = self.pages;
+        let (known, number) = (pages.slot(slot), slot);
+        let Some((page, i)) = known.place() else { return At { slot: known, page: None, i: 0 } };
+        let page = self.page(page);
+        let still = page.owner.get(i) == Some(&number);
+        At { slot: known, page: still.then_some(page), i }
+    }
+}
+
+impl At<'_> {
+    /// The key of one of the peer's rows.
+    pub(crate) fn key(&self, kind: RowKind) -> Key {
+        Key { account: self.slot.account, kind, tag: self.slot.tag }
+    }
+
+    fn resident(&self) -> Option<&Page> {
+        self.page.as_deref()
+    }
+
+    /// What calls that advance a session ask for: they have claimed it, and seen that it is there.
+    fn page(&mut self) -> &mut Page {
+        self.page.as_deref_mut().expect("a claimed session stays in memory")
+    }
+
+    /// The sending side, if there is a session.
+    pub(crate) fn sending(&self) -> Option<SendingView> {
+        self.resident()?.sending(self.i)
+    }
+
+    /// The newest receiving chain, if the frame with this ratchet key and counter is the next one on it.
+    pub(crate) fn receiving_next(&self, ratchet_key: &[u8; 32], counter: u32) -> Option<ReceivingView> {
+        self.resident()?.receiving_next(self.i, ratchet_key, counter)
+    }
+
+    /// Moves the sending chain on.
+    pub(crate) fn set_sending(&mut self, chain: ChainKey) {
+        let i = self.i;
+        self.page().set_sending(i, chain);
+    }
+
+    /// Moves the newest receiving chain on.
+    pub(crate) fn set_receiving(&mut self, chain: ChainKey) {
+        let i = self.i;
+        self.page().set_receiving(i, chain);
+    }
+
+    /// The lease's end is in the store.
+    pub(crate) fn set_leased(&mut self, leased: u64) {
+        let i = self.i;
+        self.page().set_leased(i, leased);
+    }
+
+    /// Of a resident: it can send when a lease is written anew.
+    pub(crate) fn give_up_lease(&mut self) {
+        let i = self.i;
+        if let Some(page) = self.page.as_deref_mut() {
+            page.set_leased(i, page.sending_index[i]);
+        }
+    }
+
+    /// The marks of a resident.
+    pub(crate) fn marks(&mut self) -> Option<&mut Marks> {
+        let i = self.i;
+        self.page.as_deref_mut().map(|page| &mut page.marks[i])
+    }
+
+    /// What a lease is made of, unless a call is about to write it.
+    pub(crate) fn copy_sending(&self) -> Option<Copied> {
+        self.resident()?.copy_sending(self.i, self.key(RowKind::Sending))
+    }
+
+    /// A copy of everything about the peer.
+    pub(crate) fn peer(&self) -> Peer {
+        self.resident().map(|page| page.peer(self.i)).unwrap_or_default()
+    }
+
+    /// Identity, whether there is a session, whether it is still unanswered, how many are archived.
+    pub(crate) fn summary(&self) -> (Option<[u8; 32]>, bool, bool, usize) {
+        self.resident().map(|page| page.summary(self.i)).unwrap_or_default()
     }
 }
 
@@ -323,14 +515,25 @@ fn hash(tag: &[u8; 16]) -> u64 {
 }
 
 impl Columns {
-    /// Holds the pages for reading; rows are locked page by page.
+    /// Holds the table for reading; rows are locked page by page. To be let go of before anything here is changed.
     pub(crate) fn pages(&self) -> Pages<'_> {
-        Pages(self.pages.read().unwrap_or_else(PoisonError::into_inner))
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        Pages { table, call: self.calls.load(Ordering::Relaxed) }
     }
 
     /// How many slots there are.
     pub(crate) fn len(&self) -> usize {
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner).len
+        locked(&self.directory).len
+    }
+
+    /// How many residents there are.
+    pub(crate) fn residents(&self) -> usize {
+        self.residents.load(Ordering::SeqCst)
+    }
+
+    /// A call begins: what it looks at is used later than what was looked at before.
+    pub(crate) fn begin_call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Slots of peers, by account and tag; new ones are made. `durable`: their rows may be in the store.
@@ -340,80 +543,146 @@ impl Columns {
         durable: bool,
         slots: &mut Vec<u64>,
     ) {
-        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut directory = locked(&self.directory);
         for (account, tag, name) in peers {
             slots.push(u64::from(self.slot(&mut directory, account, tag, name, durable)));
         }
     }
 
     fn slot(&self, directory: &mut Directory, account: u32, tag: [u8; 16], name: &str, durable: bool) -> u32 {
-        let same = |&slot: &u32| {
-            let pages = self.pages();
-            let (page, i) = pages.of(slot);
-            page.tag(i) == tag && page.account(i) == account
-        };
+        let pages = self.pages();
+        let same = |&slot: &u32| pages.tag(slot) == tag && pages.account(slot) == account;
         if let Some(&slot) = directory.slots.find(hash(&tag), same) {
             return slot;
         }
+        drop(pages);
         let slot = u32::try_from(directory.len).expect("fewer than 2^32 peers fit any memory");
-        if directory.len.is_multiple_of(PAGE) {
-            self.pages.write().unwrap_or_else(PoisonError::into_inner).push(Mutex::new(Page::new()));
-        }
         let name = directory.keep(name);
+        let place = AtomicU32::new(if durable { UNLOADED } else { NOTHING });
         {
-            let pages = self.pages();
-            let (mut page, i) = pages.of(slot);
-            page.account[i] = account;
-            page.tag[i] = tag;
-            page.name[i] = name;
-            page.presence[i] = if durable { Presence::Unloaded } else { Presence::NoSession };
+            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            if directory.len.is_multiple_of(SLOTS) {
+                table.slots.push(Vec::with_capacity(SLOTS));
+            }
+            table.slots[directory.len / SLOTS].push(Slot { account, tag, name, place });
         }
         if durable {
             self.unloaded.fetch_add(1, Ordering::Relaxed);
         }
         directory.len += 1;
         let pages = self.pages();
-        directory.slots.insert_unique(hash(&tag), slot, |&slot| {
-            let (page, i) = pages.of(slot);
-            hash(&page.tag[i])
-        });
+        directory.slots.insert_unique(hash(&tag), slot, |&slot| hash(&pages.tag(slot)));
         slot
     }
 
-    /// Whether any slot still waits for the store.
+    /// Whether any slot waits for the store.
     pub(crate) fn any_unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Relaxed) != 0
     }
 
-    /// Fills a slot with what the store has of it.
-    pub(crate) fn fill(&self, slot: u32, peer: Peer) {
-        let pages = self.pages();
-        let (mut page, i) = pages.of(slot);
-        if page.is_unloaded(i) {
-            self.unloaded.fetch_sub(1, Ordering::Relaxed);
+    /// Puts everything about the peer of a claimed slot in memory; what was there before is zeroed.
+    pub(crate) fn put(&self, slot: u32, peer: Peer) {
+        if peer.identity.is_none() && peer.current.is_none() {
+            return self.leave(slot, NOTHING);
         }
-        page.set_peer(i, peer);
+        let settled = self.pages().slot(slot).place();
+        let (page, i) = settled.unwrap_or_else(|| self.settle(slot));
+        let pages = self.pages();
+        {
+            let mut page = locked(&pages.table.pages[page]);
+            page.set_peer(i, peer);
+            page.used[i] = pages.call;
+        }
+        let place = u32::try_from(page * PAGE + i).expect("there are no more residents than slots");
+        let before = pages.slot(slot).place.swap(place, Ordering::Release);
+        self.unloaded.fetch_sub(usize::from(before == UNLOADED), Ordering::Relaxed);
     }
 
-    /// Forgets what is known of a slot: the store is to be asked again.
+    /// Forgets what is known of a claimed slot, whose keys are zeroed: the store is to be asked again.
     pub(crate) fn unload(&self, slot: u32) {
-        let pages = self.pages();
-        let (mut page, i) = pages.of(slot);
-        if !page.is_unloaded(i) {
-            self.unloaded.fetch_add(1, Ordering::Relaxed);
-            page.set_peer(i, Peer::default());
-            page.presence[i] = Presence::Unloaded;
+        self.leave(slot, UNLOADED);
+    }
+
+    /// Gives a slot the lowest free place there is.
+    fn settle(&self, slot: u32) -> (usize, usize) {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed);
+        let mut roomy = locked(&self.roomy);
+        if roomy.is_empty() {
+            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            roomy.insert(u32::try_from(table.pages.len()).expect("fewer than the slots"));
+            table.pages.push(Mutex::default());
         }
+        let number = *roomy.first().expect("one was made");
+        let pages = self.pages();
+        let mut page = locked(&pages.table.pages[number as usize]);
+        let i = page.settle(slot, life);
+        if page.taken == PAGE {
+            roomy.remove(&number);
+        }
+        self.residents.fetch_add(1, Ordering::SeqCst);
+        (number as usize, i)
+    }
+
+    /// Frees the place of a slot, where it has one. `instead`: [`UNLOADED`] or [`NOTHING`].
+    fn leave(&self, slot: u32, instead: u32) {
+        let mut roomy = locked(&self.roomy);
+        let pages = self.pages();
+        let settled = pages.slot(slot).place();
+        let before = pages.slot(slot).place.swap(instead, Ordering::Release);
+        self.unloaded.fetch_add(usize::from(instead == UNLOADED), Ordering::Relaxed);
+        self.unloaded.fetch_sub(usize::from(before == UNLOADED), Ordering::Relaxed);
+        if let Some((page, i)) = settled {
+            locked(&pages.table.pages[page]).clear(i);
+            roomy.insert(u32::try_from(page).expect("fewer than the slots"));
+            self.residents.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The slots of the `count` residents that have not been used for longest, these first; of those that one call used,
+    /// the ones in the highest places, so that whole pages become free.
+    pub(crate) fn idle(&self, count: usize) -> Vec<u32> {
+        let pages = self.pages();
+        // How many calls ago, and where: the later place is the more idle one.
+        let mut residents: Vec<(i32, u32)> = Vec::with_capacity(self.residents());
+        for (number, page) in (0..).zip(&pages.table.pages) {
+            let page = locked(page);
+            for (i, (&owner, &used)) in (0..).zip(page.owner.iter().zip(&page.used)) {
+                if owner != NOBODY {
+                    residents.push((pages.call.wrapping_sub(used).cast_signed(), number * PAGE as u32 + i));
+                }
+            }
+        }
+        let count = count.min(residents.len());
+        if count < residents.len() {
+            residents.select_nth_unstable_by(count, |a, b| b.cmp(a));
+        }
+        residents.truncate(count);
+        residents.sort_unstable_by(|a, b| b.cmp(a));
+        let owner = |(_, place): (i32, u32)| {
+            let page = locked(&pages.table.pages[place as usize / PAGE]);
+            page.owner.get(place as usize % PAGE).copied()
+        };
+        // Meanwhile a place may have been left.
+        residents.into_iter().filter_map(owner).filter(|&slot| slot != NOBODY).collect()
+    }
+
+    /// Every session of whose sending chain the store is ahead.
+    pub(crate) fn leased_ahead(&self) -> Vec<u32> {
+        let pages = self.pages();
+        let mut ahead = Vec::new();
+        for page in &pages.table.pages {
+            let page = locked(page);
+            let sessions =
+                page.owner.iter().enumerate().filter(|&(i, &owner)| owner != NOBODY && page.is_leased_ahead(i));
+            ahead.extend(sessions.map(|(_, &owner)| owner));
+        }
+        ahead
     }
 
     /// The name of a slot.
     pub(crate) fn name(&self, slot: u32) -> String {
-        let name = {
-            let pages = self.pages();
-            let (page, i) = pages.of(slot);
-            page.name[i]
-        };
-        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = locked(&self.directory);
+        let name = self.pages().slot(slot).name;
         let start = usize::from(name.start);
         let bytes = &directory.names[name.block as usize][start..start + usize::from(name.len)];
         String::from_utf8_lossy(bytes).into_owned()
@@ -423,22 +692,13 @@ impl Columns {
     pub(crate) fn slots_of(&self, accounts: impl Fn(u32) -> bool) -> Vec<u32> {
         let len = self.len() as u32;
         let pages = self.pages();
-        (0..len)
-            .filter(|&slot| {
-                let (page, i) = pages.of(slot);
-                accounts(page.account(i))
-            })
-            .collect()
+        (0..len).filter(|&slot| accounts(pages.account(slot))).collect()
     }
 
     /// How many sessions are in memory.
     pub(crate) fn sessions(&self) -> u64 {
         let pages = self.pages();
-        let count = |page: &Mutex<Page>| {
-            let page = page.lock().unwrap_or_else(PoisonError::into_inner);
-            page.presence.iter().filter(|&&presence| presence == Presence::Session).count() as u64
-        };
-        pages.0.iter().map(count).sum()
+        pages.table.pages.iter().map(|page| locked(page).cold.iter().flatten().count() as u64).sum()
     }
 }
 
@@ -458,8 +718,169 @@ impl Directory {
 }
 
 #[cfg(test)]
+impl Columns {
+    /// Bytes of all that is kept of peers: slots, directory and names, pages, and what hangs on them.
+    pub(crate) fn bytes(&self) -> usize {
+        const COLUMNS: usize = size_of::<u32>() // owner
+            + size_of::<u32>() // used
+            + 2 // trusted, has_receiving
+            + 3 * 32 // identity, ratchet_public, receiving_ratchet
+            + 2 * size_of::<Secret<32>>() // sending_key, receiving_key
+            + 3 * size_of::<u64>() // sending_index, receiving_index, leased
+            + size_of::<Marks>()
+            + size_of::<u32>() // previous_counter
+            + size_of::<usize>(); // cold
+        let directory = locked(&self.directory);
+        let known = directory.slots.allocation_size() + directory.names.len() * (NAME_BLOCK + size_of::<Vec<u8>>());
+        let pages = self.pages();
+        let slots = pages.table.slots.iter().map(|slots| slots.capacity() * size_of::<Slot>()).sum::<usize>();
+        let residents = pages.table.pages.iter().map(|page| {
+            let page = locked(page);
+            let cold = page.cold.iter().flatten().map(|cold| {
+                assert!(cold.rest.is_none(), "these tests make plain sessions");
+                size_of::<Cold>()
+            });
+            size_of::<Mutex<Page>>() + page.owner.len() * COLUMNS + cold.sum::<usize>()
+        });
+        known + slots + residents.sum::<usize>()
+    }
+
+    /// How many pages have columns.
+    pub(crate) fn furnished(&self) -> usize {
+        self.pages().table.pages.iter().filter(|page| !locked(page).owner.is_empty()).count()
+    }
+
+    /// Whether a slot has a place.
+    pub(crate) fn is_resident(&self, slot: u32) -> bool {
+        self.pages().slot(slot).place().is_some()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    fn columns(slots: u32) -> Columns {
+        let columns = Columns::default();
+        let tags = (0..slots).map(|n| (1, u128::from(n).to_le_bytes(), "peer"));
+        columns.slots(tags, true, &mut Vec::new());
+        columns
+    }
+
+    fn peer(counter: u64) -> Peer {
+        let chain = |index| ChainKey { key: Secret::copy_of(&[7; 32]), index };
+        let mut session = Session {
+            base_key: [1; 32],
+            their_identity: [2; 32],
+            root: Secret::copy_of(&[3; 32]),
+            ratchet: KeyPair { private: Secret::copy_of(&[4; 32]), public: [5; 32] },
+            sending: chain(counter),
+            previous_counter: 6,
+            receiving: Vec::new(),
+            pending: None,
+            leased: counter + 9,
+        };
+        session.begin_receiving([8; 32], chain(2 * counter));
+        Peer { identity: Some([2; 32]), current: Some(Box::new(session)), ..Peer::default() }
+    }
+
+    fn counter(columns: &Columns, slot: u32) -> Option<u64> {
+        columns.pages().walk().to(slot).sending().map(|view| view.chain.index)
+    }
+
+    #[test]
+    fn places_are_given_again_the_lowest_first() {
+        let columns = columns(2_000);
+        for slot in 0..1_000 {
+            columns.put(slot, peer(u64::from(slot)));
+        }
+        assert_eq!((columns.residents(), columns.furnished(), columns.sessions()), (1_000, 4, 1_000));
+        for slot in (0..1_000).filter(|slot| slot % 10 != 3) {
+            columns.unload(slot);
+        }
+        assert_eq!((columns.residents(), columns.furnished()), (100, 4));
+        for slot in 1_000..1_400 {
+            assert!(columns.pages().is_unloaded(slot));
+            columns.put(slot, peer(u64::from(slot)));
+        }
+        assert!(columns.any_unloaded());
+        let all = |slots: &mut dyn Iterator<Item = u32>| {
+            slots.for_each(|slot| assert_eq!(counter(&columns, slot), Some(u64::from(slot))));
+        };
+        all(&mut (0..1_000).filter(|slot| slot % 10 == 3).chain(1_000..1_400));
+        assert_eq!(counter(&columns, 0), None);
+        // The third and fourth page have a few of the first sessions only.
+        for slot in (512..1_000).filter(|slot| slot % 10 == 3) {
+            columns.unload(slot);
+        }
+        assert_eq!(columns.furnished(), 2);
+        all(&mut (0..500).filter(|slot| slot % 10 == 3));
+    }
+
+    #[test]
+    fn of_a_peer_without_a_session_and_an_identity_nothing_is_kept() {
+        let columns = columns(3);
+        columns.put(0, Peer::default());
+        columns.put(1, Peer { identity: Some([1; 32]), ..Peer::default() });
+        columns.put(2, peer(1));
+        assert_eq!((columns.residents(), columns.sessions()), (2, 1));
+        assert!(!columns.any_unloaded());
+        columns.put(2, Peer::default());
+        assert_eq!((columns.residents(), columns.sessions()), (1, 0));
+        assert!(!columns.any_unloaded());
+        columns.unload(0);
+        assert!(columns.any_unloaded() && columns.pages().is_unloaded(0));
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_is_idle_and_of_one_call_the_highest_places() {
+        let columns = columns(1_000);
+        for slot in 0..1_000 {
+            columns.put(slot, peer(1));
+        }
+        let use_of = |slots: std::ops::Range<u32>| {
+            columns.begin_call();
+            let pages = columns.pages();
+            let mut walk = pages.walk();
+            slots.for_each(|slot| drop(walk.to(slot).sending()));
+        };
+        use_of(0..900);
+        use_of(100..500);
+        let idle = |count| {
+            let mut idle = columns.idle(count);
+            idle.sort_unstable();
+            idle
+        };
+        assert_eq!(idle(100), (900..1_000).collect::<Vec<u32>>());
+        assert_eq!(idle(300), (700..1_000).collect::<Vec<u32>>());
+        assert_eq!(idle(600), (0..100).chain(500..1_000).collect::<Vec<u32>>());
+        assert_eq!(idle(601), (0..100).chain(499..1_000).collect::<Vec<u32>>());
+        assert_eq!(idle(5_000).len(), 1_000);
+        // Their numbers begin again some day.
+        columns.calls.store(u32::MAX - 1, Ordering::Relaxed);
+        use_of(0..1_000);
+        use_of(0..1);
+        assert!(!idle(999).contains(&0));
+        // A call that began after another one looked is not taken for the oldest.
+        columns.calls.store(u32::MAX, Ordering::Relaxed);
+        assert!(!idle(999).contains(&0));
+        // The most idle ones come first.
+        assert_eq!(columns.idle(3), [999, 998, 997]);
+    }
+
+    #[test]
+    fn a_resident_that_comes_back_has_another_life() {
+        let columns = columns(2);
+        let marks = |slot| columns.pages().walk().unclaimed(slot).marks().copied();
+        columns.put(0, peer(1));
+        let before = marks(0);
+        assert!(before.is_some_and(Marks::is_quiet));
+        columns.unload(0);
+        assert_eq!(marks(0), None);
+        columns.put(1, peer(1));
+        columns.put(0, peer(1));
+        assert!(marks(0).is_some() && marks(0) != before && marks(1) != before);
+    }
 
     #[test]
     fn a_peer_has_one_slot_and_keeps_its_name() {

@@ -174,6 +174,7 @@ impl<'a> Run<'a> {
         let Incoming { kinds, frames, .. } = self.incoming;
         let (mut next, mut rest) = (Vec::with_capacity(entries.len()), Vec::new());
         let pages = self.engine.columns.pages();
+        let mut walk = pages.walk();
         for (at, entry) in entries.iter().enumerate() {
             let row = plan.rows_of(entry).next().expect("an entry has a row");
             if entry.rows == 1 && self.settle(row) {
@@ -184,10 +185,9 @@ impl<'a> Run<'a> {
                 rest.push(at);
                 continue;
             };
-            let (page, i) = pages.of(entry.slot);
-            let view = page.receiving_next(i, &message.ratchet_key, message.counter);
-            let key = Key { account: page.account(i), kind: RowKind::Receiving, tag: page.tag(i) };
-            drop(page);
+            let place = walk.to(entry.slot);
+            let view = place.receiving_next(&message.ratchet_key, message.counter);
+            let key = place.key(RowKind::Receiving);
             match (view, self.accounts.find(key.account)) {
                 (Some(view), Ok(account)) => next.push(Next {
                     entry: at,
@@ -302,12 +302,11 @@ impl<'a> Run<'a> {
         let Incoming { kinds, frames, .. } = self.incoming;
         let mut trials = Vec::with_capacity(rest.len());
         let pages = self.engine.columns.pages();
+        let mut walk = pages.walk();
         for &at in rest {
             let entry = &entries[at];
-            let (page, i) = pages.of(entry.slot);
-            let key = Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) };
-            let peer = page.peer(i);
-            drop(page);
+            let place = walk.to(entry.slot);
+            let (key, peer) = (place.key(RowKind::Peer), place.peer());
             let account = match self.accounts.find(key.account) {
                 Ok(account) => account,
                 Err(status) => {

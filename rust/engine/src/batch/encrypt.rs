@@ -16,7 +16,7 @@ use crate::bytes::Bytes;
 use crate::error::{Events, Status};
 use crate::limits::MAX_PLAINTEXT;
 use crate::ratchet::{ChainKey, Pending, identities};
-use crate::store::{Changes, Key};
+use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 
 /// What a run of an encrypt call gives.
@@ -124,11 +124,10 @@ fn gather(
     let (mut senders, mut rows) = (Vec::with_capacity(entries.len()), Vec::with_capacity(count));
     outcomes.reserve_exact(count);
     let pages = engine.columns.pages();
+    let mut walk = pages.walk();
     for entry in entries {
-        let (page, i) = pages.of(entry.slot);
-        let key = Key { account: page.account(i), kind: crate::store::Kind::Sending, tag: page.tag(i) };
-        let view = page.sending(i);
-        drop(page);
+        let at = walk.to(entry.slot);
+        let (key, view) = (at.key(RowKind::Sending), at.sending());
         let account = match accounts.find(key.account) {
             Ok(account) => account,
             Err(status) => {

@@ -22,6 +22,7 @@ use super::lease::{ChainAt, Durability, Leases};
 use super::plan::{Claims, Plan};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
+use super::residents::Residents;
 use super::rows::{Kind, Outcome, Packed, Rows};
 use super::standing::{Roll, Standings};
 use super::start::{self, Started};
@@ -80,6 +81,8 @@ pub struct Options {
     pub durability: Durability,
     /// Keep received plaintexts until they are acknowledged.
     pub receive_buffer: Option<BufferLimits>,
+    /// Sessions in memory, at most, but for those that calls under way are about; `None`: all that were used.
+    pub resident_sessions: Option<usize>,
     /// Tests: fixed randomness.
     pub seed: Option<[u8; 32]>,
 }
@@ -106,6 +109,10 @@ pub struct Stats {
     pub accounts: u64,
     /// Sessions in memory.
     pub sessions: u64,
+    /// Sessions that were looked up in the store; what was evicted is looked up again.
+    pub sessions_loaded: u64,
+    /// Sessions that were evicted from memory.
+    pub sessions_evicted: u64,
     /// Rows encrypted since the engine was opened.
     pub rows_encrypted: u64,
     /// Rows decrypted.
@@ -136,6 +143,7 @@ pub struct Engine {
     pub(super) groups: Arc<Groups>,
     pub(super) store: Arc<Mutex<Box<dyn Store>>>,
     pub(super) leases: Leases,
+    pub(super) residents: Residents,
     pub(super) source: Source,
     pub(super) claims: Claims,
     /// Whose the accounts are.
@@ -179,6 +187,7 @@ impl Engine {
     ) -> Result<Self, Error> {
         // Before shards are taken.
         options.durability.check()?;
+        let residents = Residents::new(options.resident_sessions, !matches!(options.location, Location::Memory))?;
         let mut store: Box<dyn Store> = match options.location {
             Location::Memory => Box::new(MemoryStore::default()),
             Location::Sqlite { path, key, generation } => Box::new(open(&path, key, generation.as_deref())?),
@@ -213,6 +222,7 @@ impl Engine {
             looked: Mutex::new(None),
             store,
             leases,
+            residents,
             source,
             claims: Claims::default(),
             founding: Mutex::new(()),
@@ -250,7 +260,7 @@ impl Engine {
         let sender_keys = self.groups.claim(&sender_keys);
         let mut store = self.store();
         self.closed.store(true, Ordering::SeqCst);
-        let given_back = self.leases.give_back(&sessions, &sender_keys);
+        let given_back = self.leases.give_back(sessions.sessions().chain(sender_keys.sender_keys()));
         if !given_back.is_empty() {
             // Where this fails, chains go on at the ends of their leases.
             let _ = store.commit(given_back);
@@ -440,7 +450,7 @@ impl Engine {
             deleted
         };
         for slot in slots {
-            self.columns.fill(slot, Peer::default());
+            self.columns.put(slot, Peer::default());
         }
         self.groups.clear(&groups, false);
         self.unnote_buffered(account.buffer().len() as u64);
@@ -546,13 +556,22 @@ impl Engine {
         let names: Vec<&str> = addresses.iter().map(String::as_str).collect();
         self.sessions(&[id], &names)?;
         let slots = self.columns.slots_of(|account| account == id.0);
+        let mut infos = Vec::with_capacity(slots.len());
+        for slots in slots.chunks(self.residents.at_once()) {
+            infos.extend(self.infos(slots)?);
+            self.shrink();
+        }
+        Ok(infos)
+    }
+
+    /// What is known of those of some peers whose identity is.
+    fn infos(&self, slots: &[u32]) -> Result<Vec<PeerInfo>, Error> {
         let handles: Vec<u64> = slots.iter().map(|&slot| u64::from(slot)).collect();
         let plan = self.plan(&handles, Vec::new())?;
         let infos = plan.entries.iter().map(|entry| {
             let (identity, session, pending, archived) = {
                 let pages = self.columns.pages();
-                let (page, i) = pages.of(entry.slot);
-                page.summary(i)
+                pages.walk().to(entry.slot).summary()
             };
             PeerInfo {
                 address: self.columns.name(entry.slot),
@@ -600,12 +619,12 @@ impl Engine {
         let mut accounts = self.accounts_of_run();
         let (mut changed, mut changes) = (Vec::with_capacity(plan.entries.len()), Changes::default());
         for entry in &plan.entries {
-            let pages = self.columns.pages();
-            let (page, i) = pages.of(entry.slot);
-            let (key, mut peer) =
-                (Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) }, page.peer(i));
-            drop(page);
-            drop(pages);
+            let (key, mut peer) = {
+                let pages = self.columns.pages();
+                let mut walk = pages.walk();
+                let at = walk.to(entry.slot);
+                (at.key(RowKind::Peer), at.peer())
+            };
             if let Err(status) = accounts.find(key.account) {
                 outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, status)));
                 continue;
@@ -649,18 +668,21 @@ impl Engine {
             .map(|&(account, id)| Key { account, kind: RowKind::OneTimePrekey, tag: prekey_tag(id) })
             .collect();
         let plan = self.claims.claim(handles, self.columns.len(), prekeys);
+        self.columns.begin_call();
         let mut unloaded = Vec::new();
         if self.columns.any_unloaded() {
             let mut accounts = self.accounts_of_run();
             let pages = self.columns.pages();
             for entry in &plan.entries {
-                let (page, i) = pages.of(entry.slot);
-                if page.is_unloaded(i) && accounts.find(page.account(i)).is_ok() {
+                if pages.is_unloaded(entry.slot) && accounts.find(pages.account(entry.slot)).is_ok() {
                     unloaded.push(entry.slot);
-                    let place = |kind| Key { account: page.account(i), kind, tag: page.tag(i) };
-                    keys.extend(PEER_KINDS.map(place));
+                    let (account, tag) = (pages.account(entry.slot), pages.tag(entry.slot));
+                    keys.extend(PEER_KINDS.map(|kind| Key { account, kind, tag }));
                 }
             }
+        }
+        if !unloaded.is_empty() {
+            self.make_room(unloaded.len())?;
         }
         let mut stock = Stock::new();
         if !keys.is_empty() {
@@ -674,17 +696,15 @@ impl Engine {
                 }
                 Ok(())
             })?;
-            for (slot, rows) in unloaded.into_iter().zip(peers) {
-                self.columns.fill(slot, rows.finish()?);
+            for (slot, rows) in unloaded.into_iter().zip(&mut peers) {
+                self.columns.put(slot, rows.finish()?);
             }
         }
         Ok((plan, stock))
     }
 
     fn account_of(&self, slot: u32) -> u32 {
-        let pages = self.columns.pages();
-        let (page, i) = pages.of(slot);
-        page.account(i)
+        self.columns.pages().account(slot)
     }
 
     /// The accounts of sessions.
@@ -786,13 +806,12 @@ impl Engine {
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
+            let mut walk = pages.walk();
             for (slot, chain) in advanced.iter_mut().flatten() {
-                let (mut page, i) = pages.of(*slot);
-                page.set_sending(i, take(chain));
+                walk.to(*slot).set_sending(take(chain));
             }
             for &(slot, leased) in &written {
-                let (mut page, i) = pages.of(slot);
-                page.set_leased(i, leased);
+                walk.to(slot).set_leased(leased);
             }
         };
         let ((), rows) = self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
@@ -827,8 +846,7 @@ impl Engine {
         let (plan, stock) = self.plan_with_stock(handles, prekeys)?;
         let owner = |slot| {
             let pages = self.columns.pages();
-            let (page, i) = pages.of(slot);
-            (page.account(i), page.tag(i))
+            (pages.account(slot), pages.tag(slot))
         };
         let arrivals = self.arrivals(&plan, frames, owner, |row| kinds[row])?;
         let randomness = self.source.call(self.backend, handles.len())?;
@@ -852,10 +870,11 @@ impl Engine {
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
+            let mut walk = pages.walk();
             for (slot, chain) in advanced.iter_mut().flatten() {
-                let (mut page, i) = pages.of(*slot);
-                page.set_receiving(i, take(chain));
+                walk.to(*slot).set_receiving(take(chain));
             }
+            drop(walk);
             drop(pages);
             self.put_back(changed);
         };
@@ -883,8 +902,7 @@ impl Engine {
                 && handle < len
                 && let Some(id) = PrekeyMessage::parse(frames.row(row)).and_then(|first| first.one_time_id)
             {
-                let (page, i) = pages.of(handle as u32);
-                named.push(((page.account(i), id), handle));
+                named.push(((pages.account(handle as u32), id), handle));
             }
         }
         named.sort_unstable();
@@ -892,10 +910,8 @@ impl Engine {
     }
 
     fn put_back(&self, changed: Vec<(u32, Peer)>) {
-        let pages = self.columns.pages();
         for (slot, peer) in changed {
-            let (mut page, i) = pages.of(slot);
-            page.set_peer(i, peer);
+            self.columns.put(slot, peer);
         }
     }
 
@@ -954,9 +970,12 @@ impl Engine {
             accounts.iter().map(|account| account.buffer().bytes()).sum()
         };
         let (calls_waited, leases_written) = self.leases.counts();
+        let (sessions_loaded, sessions_evicted) = self.residents.counts();
         Ok(Stats {
             accounts: self.accounts()?.len() as u64,
             sessions: self.columns.sessions(),
+            sessions_loaded,
+            sessions_evicted,
             rows_encrypted: self.encrypted.load(Ordering::Relaxed),
             rows_decrypted: self.decrypted.load(Ordering::Relaxed),
             rows_failed: self.failed.load(Ordering::Relaxed),

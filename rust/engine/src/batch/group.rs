@@ -851,8 +851,7 @@ impl Engine {
                 if device >= len {
                     return Err(unknown());
                 }
-                let (page, i) = pages.of(device as u32);
-                Ok(page.tag(i))
+                Ok(pages.tag(device as u32))
             })
             .collect()
     }

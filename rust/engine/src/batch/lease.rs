@@ -64,21 +64,29 @@ pub(super) enum ChainAt {
 ///
 /// A call makes it odd in the store's turn, before its commit, and even when memory has what was committed (or the
 /// commit failed). Who copied a chain at an even count, and in the store's turn finds the same count, knows that its
-/// copy is of the chain that is stored.
+/// copy is of the chain that is stored. A session that was evicted and loaded again is in another life, in which it
+/// counts anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Marks(u32);
+pub(crate) struct Marks {
+    life: u32,
+    writes: u32,
+}
 
 impl Marks {
+    pub(crate) fn of_life(life: u32) -> Self {
+        Self { life, writes: 0 }
+    }
+
     pub(crate) fn begin(&mut self) {
-        self.0 |= 1;
+        self.writes |= 1;
     }
 
     pub(crate) fn end(&mut self) {
-        self.0 = (self.0 | 1).wrapping_add(1);
+        self.writes = (self.writes | 1).wrapping_add(1);
     }
 
     pub(crate) fn is_quiet(self) -> bool {
-        self.0 & 1 == 0
+        self.writes & 1 == 0
     }
 }
 
@@ -139,6 +147,11 @@ impl Engine {
 }
 
 impl Plan<'_> {
+    /// What is claimed, where it is sessions.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = ChainAt> {
+        self.entries.iter().map(|entry| ChainAt::Session(entry.slot))
+    }
+
     /// What is claimed, where it is sender keys.
     pub(super) fn sender_keys(&self) -> impl Iterator<Item = ChainAt> {
         self.entries.iter().map(|entry| ChainAt::SenderKey(entry.slot))
@@ -300,26 +313,19 @@ impl Leases {
         if self.span.is_none() {
             return Default::default();
         }
-        let sessions = {
-            let (len, pages) = (self.shared.columns.len() as u32, self.shared.columns.pages());
-            let ahead = |&slot: &u32| {
-                let (page, i) = pages.of(slot);
-                page.is_leased_ahead(i)
-            };
-            (0..len).filter(ahead).map(u64::from).collect()
-        };
+        let sessions = self.shared.columns.leased_ahead().into_iter().map(u64::from).collect();
         let slots = self.shared.groups.slots();
         let sender_keys = (0..slots.len()).filter(|&slot| slots.of(slot).is_leased_ahead()).map(u64::from).collect();
         (sessions, sender_keys)
     }
 
-    /// Chains that are claimed, as they are: to be committed when nothing can be sent any more. To be called in the store's
-    /// turn: of accounts that are away the store may have another state by now, which must stay.
-    pub(super) fn give_back(&self, sessions: &Plan<'_>, sender_keys: &Plan<'_>) -> Changes {
+    /// Chains that are claimed, as they are: to be committed when nothing can be sent by them before they are read again.
+    /// To be called in the store's turn: of accounts that are away the store may have another state by now, which must
+    /// stay.
+    pub(super) fn give_back(&self, chains: impl Iterator<Item = ChainAt>) -> Changes {
         let here = |key: &Key| self.shared.roll.standings().here(key.account).is_ok();
         let mut changes = Changes::default();
-        let sessions = sessions.entries.iter().map(|entry| ChainAt::Session(entry.slot));
-        for at in sessions.chain(sender_keys.sender_keys()) {
+        for at in chains {
             match self.shared.copy(at) {
                 Some(Copied { key, chain, rest: Rest::Session(ratchet_key), .. }) if here(&key) => {
                     records::put_sending(&mut changes, key, &ratchet_key, &chain);
@@ -331,6 +337,13 @@ impl Leases {
             }
         }
         changes
+    }
+
+    /// Takes claimed sessions their leases: what the store has may be about to go below them.
+    pub(super) fn give_up(&self, sessions: impl Iterator<Item = u32>) {
+        let pages = self.shared.columns.pages();
+        let mut walk = pages.walk();
+        sessions.for_each(|slot| walk.unclaimed(slot).give_up_lease());
     }
 
     /// Ends the thread; leases are then written by the calls that need them.
@@ -361,11 +374,14 @@ impl Shared {
 
     fn mark(&self, chains: &[ChainAt], mark: fn(&mut Marks)) {
         let (pages, slots) = (self.columns.pages(), self.groups.slots());
+        let mut walk = pages.walk();
         for &chain in chains {
             match chain {
+                // One that is not in memory yet has nothing that could be copied.
                 ChainAt::Session(slot) => {
-                    let (mut page, i) = pages.of(slot);
-                    mark(page.marks(i));
+                    if let Some(marks) = walk.unclaimed(slot).marks() {
+                        mark(marks);
+                    }
                 }
                 ChainAt::SenderKey(slot) => mark(&mut slots.of(slot).marks),
             }
@@ -419,7 +435,7 @@ impl Shared {
             // counts is whether the engine has it, which reads it anew, and marks its chains, before it says so.
             let here = |account: u32| self.roll.standings().here(account).is_ok();
             for ((at, key, marks, rest), Ahead { chain, until }) in copies.iter_mut().zip(&mut chains) {
-                if self.marks(*at) != *marks || !here(key.account) {
+                if self.marks(*at) != Some(*marks) || !here(key.account) {
                     continue;
                 }
                 match rest {
@@ -442,32 +458,25 @@ impl Shared {
             }
             // What was left out is in no store.
             written.retain(|&(.., account)| here(account));
+            // Before anybody else has a turn: whoever finds a chain as far as its lease may take it that the store is.
+            for (at, marks, until, _) in &written {
+                self.extend(*at, *marks, *until);
+            }
         }
         self.written.fetch_add(written.len() as u64, Ordering::Relaxed);
-        for (at, marks, until, _) in written {
-            self.extend(at, marks, until);
-        }
     }
 
     fn copy(&self, at: ChainAt) -> Option<Copied> {
         match at {
-            ChainAt::Session(slot) => {
-                let pages = self.columns.pages();
-                let (page, i) = pages.of(slot);
-                page.copy_sending(i)
-            }
+            ChainAt::Session(slot) => self.columns.pages().walk().unclaimed(slot).copy_sending(),
             ChainAt::SenderKey(slot) => self.groups.slots().of(slot).copy_own(),
         }
     }
 
-    fn marks(&self, at: ChainAt) -> Marks {
+    fn marks(&self, at: ChainAt) -> Option<Marks> {
         match at {
-            ChainAt::Session(slot) => {
-                let pages = self.columns.pages();
-                let (mut page, i) = pages.of(slot);
-                *page.marks(i)
-            }
-            ChainAt::SenderKey(slot) => self.groups.slots().of(slot).marks,
+            ChainAt::Session(slot) => self.columns.pages().walk().unclaimed(slot).marks().copied(),
+            ChainAt::SenderKey(slot) => Some(self.groups.slots().of(slot).marks),
         }
     }
 
@@ -476,9 +485,10 @@ impl Shared {
         match at {
             ChainAt::Session(slot) => {
                 let pages = self.columns.pages();
-                let (mut page, i) = pages.of(slot);
-                if *page.marks(i) == marks {
-                    page.set_leased(i, until);
+                let mut walk = pages.walk();
+                let mut at = walk.unclaimed(slot);
+                if at.marks().copied() == Some(marks) {
+                    at.set_leased(until);
                 }
             }
             ChainAt::SenderKey(slot) => {
@@ -566,9 +576,11 @@ mod tests {
         let before = marks;
         marks.end();
         assert!(marks.is_quiet() && marks != before);
-        marks = Marks(u32::MAX);
+        marks = Marks { life: 3, writes: u32::MAX };
         marks.end();
-        assert_eq!(marks, Marks(0));
+        assert_eq!(marks, Marks::of_life(3));
+        // As many writes in another life are others.
+        assert_ne!(marks, Marks::of_life(4));
     }
 
     /// The rows of one kind that account 1 has.
@@ -615,6 +627,7 @@ mod tests {
                 padding: false,
                 durability,
                 receive_buffer: None,
+                resident_sessions: None,
                 seed: None,
             })
             .unwrap();
@@ -656,6 +669,7 @@ mod tests {
             padding: false,
             durability: Durability::Leased(lease),
             receive_buffer: None,
+            resident_sessions: None,
             seed: None,
         })
         .unwrap()

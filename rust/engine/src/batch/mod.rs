@@ -13,6 +13,7 @@ mod lease;
 mod plan;
 mod randomness;
 mod records;
+mod residents;
 mod restore;
 mod rows;
 mod session_record;

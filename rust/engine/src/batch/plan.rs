@@ -39,6 +39,8 @@ pub(crate) struct Claims {
 struct Held {
     /// For each slot: the holder's token (0 is nobody) and, while its plan is made, the entry's place.
     slots: Vec<(u32, u32)>,
+    /// How many of them are held.
+    count: usize,
     prekeys: HashMap<(u32, u32), u32>,
     last_token: u32,
     /// Calls that wait, in the order in which they came: a large call has its turn however busy its sessions are.
@@ -54,8 +56,7 @@ impl Claims {
     /// waits until they are free.
     pub(crate) fn claim(&self, handles: &[u64], len: usize, prekeys: Vec<(u32, u32)>) -> Plan<'_> {
         let mut held = self.lock();
-        held.last_token = held.last_token.checked_add(1).unwrap_or(1);
-        let token = held.last_token;
+        let token = held.next_token();
         if held.slots.len() < len {
             held.slots.resize(len, (0, 0));
         }
@@ -89,9 +90,38 @@ impl Claims {
         drop(held);
         plan
     }
+
+    /// How many slots are claimed.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    /// Claims the first `most` of some slots that nobody has; waits for none.
+    pub(crate) fn claim_free(&self, slots: &[u32], most: usize) -> Plan<'_> {
+        let mut held = self.lock();
+        let token = held.next_token();
+        let mut entries = Vec::with_capacity(most.min(slots.len()));
+        for &slot in slots {
+            if entries.len() == most {
+                break;
+            }
+            // Of one that no call ever claimed there is no record.
+            if let Some(holder @ (0, _)) = held.slots.get_mut(slot as usize) {
+                *holder = (token, entries.len() as u32);
+                entries.push(Entry { slot, first_row: END, rows: 0 });
+            }
+        }
+        held.count += entries.len();
+        Plan { entries, unknown: Vec::new(), next: Vec::new(), claims: self, token, prekeys: Vec::new() }
+    }
 }
 
 impl Held {
+    fn next_token(&mut self) -> u32 {
+        self.last_token = self.last_token.checked_add(1).unwrap_or(1);
+        self.last_token
+    }
+
     fn try_claim(&mut self, plan: &mut Plan<'_>, handles: &[u64], len: usize, prekeys: &[(u32, u32)]) -> bool {
         // While the plan is made, an entry's `first_row` list is walked by its last row, kept in `tail`.
         let mut tails: Vec<u32> = Vec::new();
@@ -105,6 +135,7 @@ impl Held {
             if *holder == 0 {
                 *holder = plan.token;
                 *place = plan.entries.len() as u32;
+                self.count += 1;
                 plan.entries.push(Entry { slot: handle as u32, first_row: row, rows: 1 });
             } else if *holder == plan.token {
                 let place = *place as usize;
@@ -130,6 +161,7 @@ impl Held {
     }
 
     fn release(&mut self, plan: &mut Plan<'_>) {
+        self.count -= plan.entries.len();
         for entry in plan.entries.drain(..) {
             self.slots[entry.slot as usize] = (0, 0);
         }
@@ -199,6 +231,24 @@ mod tests {
         let rows: Vec<Vec<u32>> = plan.entries.iter().map(|entry| plan.rows_of(entry).collect()).collect();
         assert_eq!(rows, [vec![0, 2, 5], vec![1, 4]]);
         assert_eq!(plan.runs(1, 16).len(), 1);
+    }
+
+    #[test]
+    fn what_is_claimed_is_not_free() {
+        let claims = Claims::default();
+        let all = claims.claim(&[0, 1, 2, 3, 4, 4], 5, Vec::new());
+        assert_eq!(claims.count(), 5);
+        drop(all);
+        let call = claims.claim(&[2, 0], 5, Vec::new());
+        let slots = |plan: &Plan<'_>| plan.entries.iter().map(|entry| entry.slot).collect::<Vec<u32>>();
+        let free = claims.claim_free(&[0, 4, 9, 2, 1, 3], 2);
+        assert_eq!((slots(&free), claims.count()), (vec![4, 1], 4));
+        let rest = claims.claim_free(&[0, 1, 2, 3, 4], 5);
+        assert_eq!((slots(&rest), claims.count()), (vec![3], 5));
+        drop((free, rest));
+        assert_eq!(claims.count(), 2);
+        drop(call);
+        assert_eq!(claims.count(), 0);
     }
 
     #[test]

@@ -204,12 +204,13 @@ impl PeerRows {
         Ok(())
     }
 
-    /// The peer, its chains as their own rows have them.
+    /// The peer, its chains as their own rows have them. Their keys are copied and not moved out: what is dropped where it
+    /// lies is zeroed there.
     ///
     /// # Errors
     /// [`Error::Store`] if a row is missing that must be there: to go on without it would use keys twice.
-    pub(crate) fn finish(self) -> Result<Peer, Error> {
-        let mut peer = self.peer;
+    pub(crate) fn finish(&mut self) -> Result<Peer, Error> {
+        let mut peer = std::mem::take(&mut self.peer);
         if self.has_session != peer.current.is_some() {
             return Err(damaged());
         }
@@ -217,9 +218,9 @@ impl PeerRows {
             if self.trusts {
                 session.their_identity = peer.identity.ok_or_else(damaged)?;
             }
-            newest(self.sending, &session.ratchet.public, &mut session.sending)?;
+            newest(self.sending.as_ref(), &session.ratchet.public, &mut session.sending)?;
             match session.receiving.first_mut() {
-                Some(chain) => newest(self.receiving, &chain.ratchet_key, &mut chain.chain)?,
+                Some(chain) => newest(self.receiving.as_ref(), &chain.ratchet_key, &mut chain.chain)?,
                 None if self.receiving.is_some() => return Err(damaged()),
                 None => {}
             }
@@ -228,10 +229,10 @@ impl PeerRows {
     }
 }
 
-fn newest(record: Option<Chain>, ratchet_key: &[u8; 32], chain: &mut ChainKey) -> Result<(), Error> {
+fn newest(record: Option<&Chain>, ratchet_key: &[u8; 32], chain: &mut ChainKey) -> Result<(), Error> {
     match record {
         Some(record) if record.is_of(ratchet_key) && record.key.index >= chain.index => {
-            *chain = record.key;
+            *chain = record.key.duplicate();
             Ok(())
         }
         _ => Err(damaged()),

@@ -125,7 +125,7 @@ fn burn_chains(store: &mut dyn Store, account: u32) -> Result<u64, Error> {
         store
             .load(&places, &mut |at, body| rows[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body))?;
         let mut changes = Changes::default();
-        for (&tag, rows) in tags.iter().zip(rows) {
+        for (&tag, rows) in tags.iter().zip(&mut rows) {
             let mut peer = rows.finish()?;
             let dirty = Dirty { identity: false, current: peer.current.is_some(), archived: !peer.archived.is_empty() };
             burn(&mut peer);

@@ -201,15 +201,19 @@ fn not_here(status: Status) -> Error {
 }
 
 impl Engine {
-    /// A call's rows: all BUSY where the store is not to be had.
+    /// A call's rows: all BUSY where the store is not to be had. To be called when the call has let go of its claims.
     pub(super) fn or_busy(&self, rows: usize, ended: Result<Rows, Error>) -> Result<Rows, Error> {
         match ended {
+            Ok(rows) => {
+                self.shrink();
+                Ok(rows)
+            }
             Err(Error::Busy(_)) => {
                 let rows = Rows::failed(rows, Status::Busy);
                 self.count(&rows, None);
                 Ok(rows)
             }
-            ended => ended,
+            Err(error) => Err(error),
         }
     }
 
@@ -291,7 +295,7 @@ impl Engine {
         loaded
     }
 
-    fn open_store(&self) -> Result<MutexGuard<'_, Box<dyn Store>>, Error> {
+    pub(super) fn open_store(&self) -> Result<MutexGuard<'_, Box<dyn Store>>, Error> {
         let store = self.store();
         if self.closed() { Err(Error::Closed) } else { Ok(store) }
     }

@@ -97,11 +97,10 @@ fn gather(
 ) -> (Vec<Initiator>, Vec<Beginning>) {
     let (mut initiators, mut beginnings) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
     let pages = engine.columns.pages();
+    let mut walk = pages.walk();
     for entry in entries {
-        let (page, i) = pages.of(entry.slot);
-        let key = Key { account: page.account(i), kind: RowKind::Peer, tag: page.tag(i) };
-        let peer = page.peer(i);
-        drop(page);
+        let at = walk.to(entry.slot);
+        let (key, peer) = (at.key(RowKind::Peer), at.peer());
         let account = match accounts.find(key.account) {
             Ok(account) => account,
             Err(status) => {

@@ -119,7 +119,8 @@ impl Session {
         Self { sending: self.sending.burnt(), ..self.copy() }
     }
 
-    fn copy(&self) -> Self {
+    /// A copy to be moved to where it stays.
+    pub(crate) fn copy(&self) -> Self {
         Self {
             base_key: self.base_key,
             their_identity: self.their_identity,
