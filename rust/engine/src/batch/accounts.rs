@@ -410,7 +410,7 @@ pub(crate) struct RunAccounts<'e> {
     all: &'e Roll,
     met: Vec<Arc<Account>>,
     /// Made when a second account is met.
-    places: Option<HashMap<u32, Result<usize, Status>>>,
+    places: Option<hashbrown::HashMap<u32, Result<usize, Status>>>,
     last: Option<(u32, Result<usize, Status>)>,
 }
 
@@ -429,7 +429,7 @@ impl<'e> RunAccounts<'e> {
         let place = match (self.last, &mut self.places) {
             (None, _) => Self::meet(self.all, &mut self.met, id),
             (Some(last), places) => {
-                let places = places.get_or_insert_with(|| HashMap::from([last]));
+                let places = places.get_or_insert_with(|| hashbrown::HashMap::from([last]));
                 *places.entry(id).or_insert_with(|| Self::meet(self.all, &mut self.met, id))
             }
         };

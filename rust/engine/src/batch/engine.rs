@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::mem::take;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use interlane_lanes::{Backend, public};
-use rayon::prelude::*;
 
 use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
 use super::buffer::BufferLimits;
@@ -200,8 +199,9 @@ impl Engine {
         }
         let buffered = accounts.iter().map(|account| account.buffer().len() as u64).sum();
         let threads = options.threads.max(1);
+        // The caller is one of the workers.
         let pool = (threads > 1)
-            .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build())
+            .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build())
             .transpose()
             .map_err(|error| Error::Store(format!("no threads to be had: {error}; give fewer threads")))?;
         let source = match options.seed {
@@ -713,21 +713,39 @@ impl Engine {
         handles.iter().filter(|&&handle| handle < len).map(|&handle| self.account_of(handle as u32)).collect()
     }
 
-    /// Runs parts of a call over the cores; a call of one part stays on the caller's thread.
+    /// Runs parts of a call over the cores, the caller's among them; a call of one part stays there.
     pub(super) fn over_the_cores<T: Send>(
         &self,
         parts: &[Range<usize>],
         run: impl Fn(Range<usize>) -> T + Sync,
     ) -> Vec<T> {
-        match &self.pool {
-            Some(pool) if parts.len() > 1 => {
-                pool.install(|| parts.par_iter().with_max_len(1).map(|part| run(part.clone())).collect())
+        let Some(pool) = self.pool.as_ref().filter(|_| parts.len() > 1) else {
+            return parts.iter().map(|part| run(part.clone())).collect();
+        };
+        let next = AtomicUsize::new(0);
+        // Whoever is free takes the next part, so that one that began late does fewer.
+        let work = || {
+            let mut done = Vec::with_capacity(parts.len());
+            while let Some((at, part)) = parts.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+                done.push((at, run(part.clone())));
             }
-            _ => parts.iter().map(|part| run(part.clone())).collect(),
-        }
+            done
+        };
+        let mut others: Vec<Vec<(usize, T)>> = Vec::new();
+        others.resize_with(pool.current_num_threads().min(parts.len() - 1), Vec::new);
+        let mut done = pool.in_place_scope(|scope| {
+            let work = &work;
+            for other in &mut others {
+                scope.spawn(move |_| *other = work());
+            }
+            work()
+        });
+        done.extend(others.into_iter().flatten());
+        done.sort_unstable_by_key(|&(at, _)| at);
+        done.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Runs two ends of a call of many rows at once.
+    /// Runs two ends of a call of many rows at once, `other` on the caller's core.
     fn side_by_side<A: Send, B: Send>(
         &self,
         rows: usize,
@@ -735,7 +753,14 @@ impl Engine {
         other: impl FnOnce() -> B + Send,
     ) -> (A, B) {
         match &self.pool {
-            Some(pool) if rows >= LEAST_SYMMETRIC_ROWS => pool.join(one, other),
+            Some(pool) if rows >= LEAST_SYMMETRIC_ROWS => {
+                let mut first = None;
+                let second = pool.in_place_scope(|scope| {
+                    scope.spawn(|_| first = Some(one()));
+                    other()
+                });
+                (first.expect("the scope has ended"), second)
+            }
             _ => (one(), other()),
         }
     }

@@ -198,17 +198,23 @@ impl Plan<'_> {
 
     /// Cuts the entries into runs: about a thousand rows each (they stay in the cache), or fewer, so that every one
     /// of `threads` has one; never under `least` rows, which one core does before another has woken up, or which
-    /// must stay together.
+    /// must stay together. Of several threads the last runs are smaller: none is long alone with a last one.
     pub(crate) fn runs(&self, threads: usize, least: usize) -> Vec<Range<usize>> {
         const MOST: usize = 1024;
-        let rows: usize = self.entries.iter().map(|entry| entry.rows as usize).sum();
-        let target = rows.div_ceil(threads).next_multiple_of(interlane_lanes::TILE).min(MOST).max(least);
-        let mut runs = Vec::with_capacity(rows / target + 1);
+        const LAST: usize = 128;
+        let mut left: usize = self.entries.iter().map(|entry| entry.rows as usize).sum();
+        let target = |left: usize| {
+            let share = left.div_ceil(threads);
+            let share = if threads == 1 { share } else { share.div_ceil(2).max(LAST).min(share) };
+            share.next_multiple_of(interlane_lanes::TILE).min(MOST).max(least)
+        };
+        let mut runs = Vec::with_capacity(left / target(left).min(MOST) + 1);
         let (mut start, mut filled) = (0, 0);
         for (i, entry) in self.entries.iter().enumerate() {
             filled += entry.rows as usize;
-            if filled >= target {
+            if filled >= target(left) {
                 runs.push(start..i + 1);
+                left -= filled;
                 (start, filled) = (i + 1, 0);
             }
         }
@@ -249,6 +255,26 @@ mod tests {
         assert_eq!(claims.count(), 2);
         drop(call);
         assert_eq!(claims.count(), 0);
+    }
+
+    #[test]
+    fn the_last_runs_of_several_threads_are_small() {
+        let claims = Claims::default();
+        let handles: Vec<u64> = (0..10_000).collect();
+        let plan = claims.claim(&handles, handles.len(), Vec::new());
+        let lengths = |threads, least| -> Vec<usize> {
+            let runs = plan.runs(threads, least);
+            assert_eq!((runs[0].start, runs[runs.len() - 1].end), (0, 10_000));
+            assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start));
+            runs.into_iter().map(|run| run.len()).collect()
+        };
+        assert_eq!(lengths(1, 16), [[1024; 9].as_slice(), &[784]].concat());
+        for threads in [2, 3, 8] {
+            let lengths = lengths(threads, 128);
+            assert!(lengths.is_sorted_by(|a, b| a >= b) && lengths[0] <= 1024, "{lengths:?}");
+            assert!(lengths[lengths.len() - 1] <= 128 && lengths[lengths.len() - 2] == 128, "{lengths:?}");
+        }
+        assert_eq!(lengths(2, usize::MAX), [10_000]);
     }
 
     #[test]
