@@ -62,6 +62,13 @@ pub trait Limb: Copy + Add<Output = Self> + Sub<Output = Self> + BitAnd<Output =
     #[must_use]
     fn madd51_high(self, a: Self, b: Self) -> Self;
 
+    /// Twice as much, modulo 2^64: of such a sum that is still below zero.
+    #[inline(always)]
+    #[must_use]
+    fn twice(self) -> Self {
+        self + self
+    }
+
     /// The low bits.
     #[inline(always)]
     #[must_use]

@@ -44,6 +44,18 @@ pub trait Isa: Words<U32: Pieces<Self>> + Limbs {}
 
 impl<I: Words<U32: Pieces<I>> + Limbs> Isa for I {}
 
+/// Puts the caller's stack at a multiple of a cache line. Vectors that do not fit the registers are kept there, and where the
+/// compiler learns of them too late for that, half of them lie across two lines.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn align_stack() {
+    #[repr(align(64))]
+    struct Line {
+        _bytes: [u8; 64],
+    }
+    std::hint::black_box(&mut std::mem::MaybeUninit::<Line>::uninit());
+}
+
 /// A step for many rows.
 pub trait Kernel {
     /// What running it gives; most kernels write to the slices they were given instead.

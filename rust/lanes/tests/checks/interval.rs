@@ -209,6 +209,14 @@ impl<S: Shape> Limb for Interval<S> {
         self.modulo(S::ABOVE51[1], nearest(least, (1 << 50) - 1), nearest(most, 1 << 50))
     }
     #[inline(never)]
+    fn twice(self) -> Self {
+        one(Kind::LimbAdd);
+        let twice = |end: u64| u128::from(end) * 2;
+        let (least, most) = (twice(self.least), twice(self.most));
+        assert!(least >> 64 == most >> 64, "twice a sum is too near to zero");
+        Self::new(least as u64, most as u64)
+    }
+    #[inline(never)]
     fn low(self, bits: u32) -> Self {
         if left_out(What::Mask) {
             return self;

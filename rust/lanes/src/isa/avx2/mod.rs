@@ -5,7 +5,7 @@ mod limbs;
 mod sha;
 mod words;
 
-use super::Kernel;
+use super::{Kernel, align_stack};
 
 /// Proof that it is present, and whether the SHA instructions are.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ impl Avx2 {
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Out {
         #[target_feature(enable = "avx2,fma,aes,pclmulqdq")]
         fn run<K: Kernel>(isa: Avx2, kernel: K) -> K::Out {
+            align_stack();
             kernel.in_lanes(isa)
         }
         // SAFETY: `self` proves that the features are present.

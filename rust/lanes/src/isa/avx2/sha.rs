@@ -2,6 +2,7 @@
 //! every second cycle: so four rows go side by side, the low halves of the vectors first, then the high ones.
 
 use super::words::{U32x8, transpose};
+use crate::isa::align_stack;
 use crate::isa::words::ROUND_CONSTANTS;
 use core::arch::x86_64::*;
 
@@ -15,6 +16,7 @@ type Quads = [[__m256i; 4]; 4];
 #[target_feature(enable = "avx2,sha")]
 #[inline(never)]
 pub(super) fn compress(state: &mut [U32x8; 8], block: &[U32x8; 16]) {
+    align_stack();
     let swap = _mm256_broadcastsi128_si256(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3));
     let mut quads: Quads = [[_mm256_setzero_si256(); 4]; 4];
     for i in 0..4 {
@@ -33,6 +35,7 @@ pub(super) fn compress(state: &mut [U32x8; 8], block: &[U32x8; 16]) {
 #[target_feature(enable = "avx2,sha")]
 #[inline(never)]
 pub(super) fn compress_known(state: &mut [U32x8; 8], words: &[u32; 64]) {
+    align_stack();
     let mut halves = to_rows(state);
     for rows in &mut halves {
         for words in words.as_chunks().0 {

@@ -2,7 +2,7 @@
 
 use super::{Avx2, sha};
 use crate::isa::pieces::{choose_words, load_words, store_words};
-use crate::isa::{Lanes, Part, Pieces, Words};
+use crate::isa::{Lanes, Part, Pieces, Words, align_stack};
 use core::arch::x86_64::*;
 use core::ops::{BitAnd, BitXor};
 
@@ -25,6 +25,7 @@ impl Words for Avx2 {
         #[target_feature(enable = "avx2,fma,aes,pclmulqdq")]
         #[inline(never)]
         fn call<P: Part<Avx2>>(isa: Avx2, part: P) -> P::Out {
+            align_stack();
             part.run(isa)
         }
         // SAFETY: `self` proves that the features are present.

@@ -108,9 +108,9 @@ impl<V: Limb, const NEAREST: bool> Field for Fe51<V, NEAREST> {
         for i in 0..5 {
             let before = a[(i + 4) % 5];
             z[i] = if NEAREST {
-                let high = sums::<V>(factor, 0, 0, 1).madd51_high(before, factor);
+                let high = factor.fill(below(V::ABOVE51, 0, 0, 1)).madd51_high(before, factor);
                 let high = if i == 0 { times19(high) } else { high };
-                (high + sums::<V>(factor, p(i), 1, 0)).madd51_low(a[i], factor)
+                (high + factor.fill(below(V::ABOVE51, p(i), 1, 0))).madd51_low(a[i], factor)
             } else {
                 let high = factor.fill(0).madd52_high(before, factor);
                 let high = if i == 0 { times19(high) } else { high };
@@ -213,10 +213,14 @@ fn fold<V: Limb>(z: [V; 10]) -> Loose51<V> {
 }
 
 /// Where a sum begins that is to be `start` more than `low` lower and `high` upper parts.
-#[inline(always)]
-fn sums<V: Limb>(like: V, start: u64, low: u64, high: u64) -> V {
-    let [each_low, each_high] = V::ABOVE51;
-    like.fill(start.wrapping_sub(each_low.wrapping_mul(low)).wrapping_sub(each_high.wrapping_mul(high)))
+const fn below(above: [u64; 2], start: u64, low: u64, high: u64) -> u64 {
+    start.wrapping_sub(above[0].wrapping_mul(low)).wrapping_sub(above[1].wrapping_mul(high))
+}
+
+/// Where column k of a product begins. What the columns end above zero by is 256 p when 2^255 = 19 has been put in.
+const fn column(above: [u64; 2], k: usize) -> u64 {
+    let start = if k < 5 { (p(k) << 8) - 19 * START } else { START };
+    below(above, start, products(k), if k == 0 { 0 } else { products(k - 1) })
 }
 
 /// Products of column k.
@@ -229,7 +233,7 @@ const fn products(k: usize) -> u64 {
 fn mul_nearest<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
     let mut z = [a[0]; 10];
     for k in 0..10 {
-        z[k] = sums(a[0], START, products(k), if k == 0 { 0 } else { products(k - 1) });
+        z[k] = a[0].fill(column(V::ABOVE51, k));
     }
     for k in 0..9 {
         for i in 0..5 {
@@ -239,14 +243,15 @@ fn mul_nearest<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
             }
         }
     }
-    fold_nearest(z)
+    fold(z)
 }
 
+/// Half a column begins at half of where the whole one does: an even number.
 #[inline(always)]
 fn square_nearest<V: Limb>(a: [V; 5]) -> Loose51<V> {
     let mut z = [a[0]; 10];
     for k in 0..10 {
-        z[k] = sums(a[0], START / 2, products(k) / 2, if k == 0 { 0 } else { products(k - 1) / 2 });
+        z[k] = a[0].fill(column(V::ABOVE51, k) / 2);
     }
     for k in 0..9 {
         for i in 0..5 {
@@ -256,22 +261,9 @@ fn square_nearest<V: Limb>(a: [V; 5]) -> Loose51<V> {
             }
         }
     }
-    for k in 0..10 {
-        z[k] = z[k] + z[k];
-    }
     for i in 0..5 {
-        z[2 * i] = (z[2 * i] + sums(a[0], 0, 1, 0)).madd51_low(a[i], a[i]);
-        z[2 * i + 1] = (z[2 * i + 1] + sums(a[0], 0, 0, 1)).madd51_high(a[i], a[i]);
+        z[2 * i] = z[2 * i].twice().madd51_low(a[i], a[i]);
+        z[2 * i + 1] = z[2 * i + 1].twice().madd51_high(a[i], a[i]);
     }
-    fold_nearest(z)
-}
-
-/// 2^255 = 19. What the sums began at becomes 256 p.
-#[inline(always)]
-fn fold_nearest<V: Limb>(z: [V; 10]) -> Loose51<V> {
-    let mut x = [z[0]; 5];
-    for i in 0..5 {
-        x[i] = z[i] + x[i].fill((p(i) << 8) - 20 * START) + times19(z[i + 5]);
-    }
-    Loose51(x)
+    fold(z)
 }
