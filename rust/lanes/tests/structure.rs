@@ -1,5 +1,6 @@
 //! The rules that the compiler does not check.
 
+use interlane_lanes::isa::Backend;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,35 @@ fn kernels_are_inlined_into_their_backend() {
         }
     }
     assert!(found > 30, "{found}");
+}
+
+/// docs/lanes.md says how much faster than portable each kernel is in lanes, and why where that is less than twice.
+#[test]
+fn kernels_that_are_not_twice_as_fast_have_their_reason() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lanes.md");
+    let text = fs::read_to_string(path).expect("docs/lanes.md");
+    let head = "| kernel | avx512 | avx2 | why less than 2 |";
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .skip_while(|line| *line != head)
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let mut looked_at = 0;
+    for backend in Backend::available() {
+        // What runs under an emulator alone has no times.
+        let Some(column) = ["avx512", "avx2"].iter().position(|name| *name == backend.name()) else { continue };
+        for runner in backend.kernels().into_iter().filter(|runner| runner.lanes.is_some()) {
+            let name = format!("`{}`", runner.kernel);
+            let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{name} has no figure"));
+            let times: f64 = row[1 + column].parse().expect("a number");
+            assert!(times >= 2.0 || !row[3].is_empty(), "{name} on {}: {times}, and no reason", backend.name());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 0 || Backend::available().iter().all(|backend| !backend.name().starts_with("avx")));
+    assert_eq!(rows.len(), Backend::portable().kernels().len(), "a line for each kernel, and for nothing else");
 }
 
 /// A standard and its mathematics come first.
