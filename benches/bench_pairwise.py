@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import interlane
 import numpy as np
@@ -11,13 +14,24 @@ import vodozemac
 from conftest import Live, Sizes, Versus, avx2_beside, clock
 from interlane import Kind, Rows
 from linked import MEMORY, PLAINTEXT, Handles, Linked, Packed, address, bundles, handles, link
-from report import GO, LIBSIGNAL_CLIENT, ONE_ROW, ONE_THREAD, PORTABLE, VODOZEMAC, WACORE, WACORE_BEST
+from report import (
+    GO,
+    LIBSIGNAL_CLIENT,
+    ONE_ROW,
+    ONE_THREAD,
+    PORTABLE,
+    TWO_PROCESSES,
+    VODOZEMAC,
+    WACORE,
+    WACORE_BEST,
+)
 
 # Olm accounts keep so many one-time keys.
 OLM_KEYS_MAX = 50
 # Of calls of a few rows.
 FEW_SESSIONS = 1_000
 DEVICES = 1_000
+CLOSE_SECONDS_MAX = 60
 
 
 @pytest.fixture(scope="module")
@@ -374,8 +388,51 @@ def two_workers(sizes: Sizes) -> Iterator[Linked]:
     pair.close()
 
 
-def bench_threads_2(versus: Versus, linked: Linked, two_workers: Linked) -> None:
-    """The same call with two workers, against one."""
+class TwoProcesses:
+    """One worker's loop in two processes at once."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        command = [sys.executable, str(Path(__file__).with_name("alone.py")), str(rows)]
+        self._running = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - of this folder
+            for _ in range(2)
+        ]
+        assert self._answers() == ["ready"] * 2
+
+    def clock(self) -> float:
+        """Nanoseconds a row of both together, which the slower one ends."""
+        for process in self._running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        slower = max(int(answer) for answer in self._answers())
+        # Neither checks what it sent while the next side is timed.
+        assert self._answers() == ["checked"] * 2
+        return slower / (2 * self._rows)
+
+    def _answers(self) -> list[str]:
+        answers = []
+        for process in self._running:
+            assert process.stdout is not None
+            answers.append(process.stdout.readline().strip())
+        return answers
+
+    def close(self) -> None:
+        for process in self._running:
+            process.communicate(timeout=CLOSE_SECONDS_MAX)
+            assert process.returncode == 0
+
+
+@pytest.fixture
+def two_processes(sizes: Sizes) -> Iterator[TwoProcesses]:
+    processes = TwoProcesses(sizes.rows)
+    yield processes
+    processes.close()
+
+
+def bench_threads_2(versus: Versus, linked: Linked, two_workers: Linked, two_processes: TwoProcesses) -> None:
+    """The same call with two workers, against one; the limit is what two processes do at once."""
     alone: list[Rows] = []
     prepare, ours = encryption(two_workers)
 
@@ -390,5 +447,13 @@ def bench_threads_2(versus: Versus, linked: Linked, two_workers: Linked) -> None
 
     loop()
     prepare_both()
-    versus("threads/2", ONE_THREAD, rows=linked.rows, prepare=prepare_both, ours=ours, theirs=clock(loop))
+    versus(
+        "threads/2",
+        ONE_THREAD,
+        rows=linked.rows,
+        prepare=prepare_both,
+        ours=ours,
+        theirs=clock(loop),
+        limit=(TWO_PROCESSES, two_processes.clock),
+    )
     prepare_both()

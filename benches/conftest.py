@@ -179,13 +179,20 @@ class Recorder:
         self._request = request
         self._limits = limits
 
-    def __call__(self, work: str, *, backend: str | None = None, **figures: Any) -> report.Result:
+    def __call__(
+        self,
+        work: str,
+        *,
+        backend: str | None = None,
+        steps: dict[str, float] | None = None,
+        **figures: Any,
+    ) -> report.Result:
         row = report.result(
             work,
             backend=backend or interlane.backend(),
             cpu=cpu(),
             commit=commit(),
-            steps=self._limits.steps,
+            steps=self._limits.steps if steps is None else steps,
             **figures,
         )
         self._request.config.stash[results_key].append(row)
@@ -217,13 +224,18 @@ class Versus:
         theirs: Callable[[], float],
         batch: int | None = None,
         backend: str | None = None,
+        limit: tuple[str, Callable[[], float]] | None = None,
     ) -> None:
         """`ours` is given what `prepare` made outside the clock, and works off `rows` rows in calls of
-        `batch` rows; `theirs` gives nanoseconds a row. `backend` is ours, where it is not the one in use."""
+        `batch` rows; `theirs` gives nanoseconds a row. `backend` is ours, where it is not the one in use.
+        `limit` is a step of the work's limit that is timed in turn with them."""
         peer_ns: list[float] = []
+        limit_ns: list[float] = []
 
         def set_up() -> tuple[tuple[Prepared], dict[str, Any]]:
             peer_ns.append(theirs())
+            if limit is not None:
+                limit_ns.append(limit[1]())
             return (prepare(),), {}
 
         self._benchmark.extra_info.update(
@@ -240,7 +252,13 @@ class Versus:
             return
         ours_ns = self._benchmark.stats.stats.median * 1e9 / rows
         row = self._record(
-            work, rows=batch or rows, ours=ours_ns, peer=peer, theirs=median(peer_ns), backend=backend
+            work,
+            rows=batch or rows,
+            ours=ours_ns,
+            peer=peer,
+            theirs=median(peer_ns),
+            backend=backend,
+            steps=None if limit is None else {limit[0]: median(limit_ns)},
         )
         self._benchmark.extra_info.update(peer_ns=row.peer_ns, ratio=row.ratio, peer_ns_min=min(peer_ns))
 
