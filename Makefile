@@ -11,7 +11,7 @@ TRAFFIC := examples/traffic
 RELAYED := run
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test chaos test-tiers test-aarch64 constant-time peers lint bench wheel clean
+.PHONY: help build run test chaos simulation test-tiers test-aarch64 constant-time peers lint bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
@@ -35,6 +35,10 @@ test: lint peers ## lint, the Rust tests, the Python tests with live peers
 chaos: $(NATIVE) peers ## cut the power and kill busy gateways for some ten minutes, with live peers at the other end
 	INTERLANE_CHAOS=4 cargo test --release -p interlane --lib store::sqlite -- --nocapture
 	INTERLANE_KILLS=200 $(BIN)/pytest -q -s tests/test_kills.py
+	$(MAKE) simulation
+
+simulation: ## a million faults in simulated histories; INTERLANE_FAULTS, INTERLANE_SEED
+	INTERLANE_FAULTS=$${INTERLANE_FAULTS:-1000000} cargo test --release -p interlane --lib simulation::histories -- --nocapture
 
 test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
 	$(BIN)/python tests/tiers/x86.py

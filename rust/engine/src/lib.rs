@@ -10,7 +10,7 @@
 //! - `ratchet`: the state, one file for each noun of the specifications
 //! - `wire`: the frames
 //! - `store`: sealed rows, committed before anything leaves; known to `batch` alone
-//! - [`Status`], [`limits`], [`Secret`], [`Bytes`]: leaves
+//! - [`Status`], [`limits`], [`Secret`], [`Bytes`], `machine` (the time, random bytes): leaves
 //!
 //! The cryptography is the crate `interlane_lanes`, which knows no protocol.
 
@@ -20,8 +20,11 @@ mod batch;
 mod bytes;
 mod error;
 pub mod limits;
+mod machine;
 mod ratchet;
 mod secret;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod wire;
 

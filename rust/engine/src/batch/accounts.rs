@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::mem::take;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use interlane_lanes::kernels::hmac::Hmac;
 use interlane_lanes::kernels::x25519::PublicKey;
@@ -18,6 +17,7 @@ use super::records;
 use super::standing::Roll;
 use crate::error::{Error, Status};
 use crate::limits::{KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS};
+use crate::machine::now;
 use crate::ratchet::{KeyPair, SignedPrekey};
 use crate::secret::{Secret, SecretColumn};
 use crate::store::{Changes, Key, Kind, Store};
@@ -107,11 +107,6 @@ pub(crate) fn pairs(backend: Backend, mut privates: SecretColumn<32>) -> Vec<Key
 /// The pair of one private key.
 pub(crate) fn pair(backend: Backend, private: Secret<32>) -> KeyPair {
     take(&mut pairs(backend, SecretColumn::copy_of([&private].into_iter()))[0])
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Signs a prekey with the identity key (XEdDSA over its 33 bytes).

@@ -15,7 +15,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use interlane_lanes::kernels::hmac::Hmac;
 
-use super::accounts::{Account, AccountId, RunAccounts, now};
+use super::accounts::{Account, AccountId, RunAccounts};
 use super::engine::Engine;
 use super::plan::Plan;
 use super::records;
@@ -23,6 +23,7 @@ use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
 use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::{BUFFERED_ROW_BYTES, MAX_PENDING_ACKS};
+use crate::machine::now;
 use crate::secret::SecretColumn;
 use crate::store::{Changes, Key, Kind as RowKind};
 

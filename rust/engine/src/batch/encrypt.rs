@@ -1,7 +1,6 @@
 //! Encrypting: chain steps in waves, then message keys, CBC and MAC for rows in tiles, sorted by length.
 
 use interlane_lanes::TILE;
-use interlane_lanes::kernels::cbc;
 
 use super::accounts::{Account, RunAccounts};
 use super::columns::SendingView;
@@ -277,7 +276,7 @@ impl Run<'_> {
             let end = message.len() - MAC_BYTES;
             *text = &mut message[end - rows[at as usize].ciphertext_len..end];
         }
-        engine.backend.run(cbc::Encrypt { keys: &keys.cipher[..n], ivs: &keys.iv[..n], rows: &mut texts[..n] });
+        tile::seal(engine.backend, &keys.cipher[..n], &keys.iv[..n], &mut texts[..n]);
         let mut authenticated: [&[u8]; TILE] = [&[]; TILE];
         for (frame, message) in authenticated.iter_mut().zip(&messages[..n]) {
             *frame = &message[..message.len() - MAC_BYTES];

@@ -2,7 +2,7 @@
 //! cores, makes the new state durable, and only then puts it in the columns and gives the frames out.
 
 use std::collections::BTreeSet;
-use std::mem::take;
+use std::mem::{replace, take};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -180,18 +180,24 @@ impl Engine {
     }
 
     /// Opens the store as `open` does.
-    pub(super) fn open_as(
-        options: Options,
+    pub(crate) fn open_as(
+        mut options: Options,
         open: impl FnOnce(&Path, Secret<32>, Option<&Path>) -> Result<SqliteStore, Error>,
     ) -> Result<Self, Error> {
         // Before shards are taken.
         options.durability.check()?;
-        let residents = Residents::new(options.resident_sessions, !matches!(options.location, Location::Memory))?;
-        let mut store: Box<dyn Store> = match options.location {
+        Residents::new(options.resident_sessions, !matches!(options.location, Location::Memory))?;
+        let store: Box<dyn Store> = match replace(&mut options.location, Location::Memory) {
             Location::Memory => Box::new(MemoryStore::default()),
             Location::Sqlite { path, key, generation } => Box::new(open(&path, key, generation.as_deref())?),
             Location::Postgres { url, key } => Box::new(PostgresStore::open(&url, key)?),
         };
+        Self::over(store, options)
+    }
+
+    /// An engine over a store that is open, wherever the options say that it is.
+    pub(crate) fn over(mut store: Box<dyn Store>, options: Options) -> Result<Self, Error> {
+        let residents = Residents::new(options.resident_sessions, store.durable())?;
         let listed = store.accounts()?;
         let mut accounts = Standings::default();
         for account in Account::load(store.as_mut(), &listed)? {
@@ -273,6 +279,12 @@ impl Engine {
             return Err(Error::Forked);
         }
         if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Makes the engine that of a parent whose fork this is, or takes that back.
+    #[cfg(test)]
+    pub(crate) fn pretend_fork(&self, forked: bool) {
+        self.process.store(std::process::id() ^ u32::from(forked), Ordering::Relaxed);
     }
 
     /// The store, for as long as one transaction takes.

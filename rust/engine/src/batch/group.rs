@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use interlane_lanes::kernels::cbc;
 use interlane_lanes::kernels::chain::MessageKeys;
 use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Sign, Verify};
 use interlane_lanes::{TILE, public};
@@ -612,7 +611,7 @@ impl Engine {
             let end = frame.len() - SIGNATURE_BYTES;
             *text = &mut frame[end - row.header.ciphertext_len..end];
         }
-        self.backend.run(cbc::Encrypt { keys: &keys.0[..n], ivs: &keys.1[..n], rows: &mut texts[..n] });
+        tile::seal(self.backend, &keys.0[..n], &keys.1[..n], &mut texts[..n]);
     }
 
     /// Signs the frames that the outcomes from `first` on name: more rows than a tile has share an inversion.

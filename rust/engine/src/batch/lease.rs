@@ -54,7 +54,7 @@ impl Durability {
 }
 
 /// A sending chain: its slot among sessions or among sender keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum ChainAt {
     Session(u32),
     SenderKey(u32),
@@ -222,6 +222,12 @@ struct Shared {
     written: AtomicU64,
 }
 
+/// Copies of chains, and what they are at the ends of their next leases.
+struct LookedAhead {
+    copies: Vec<(ChainAt, Key, Marks, Rest)>,
+    chains: Vec<Ahead>,
+}
+
 #[derive(Default)]
 struct Wanted {
     /// Chains whose lease runs out, and where the next may end.
@@ -256,7 +262,12 @@ impl Leases {
             changed: Condvar::new(),
             written: AtomicU64::new(0),
         });
-        let writer = span.map(|span| {
+        // A simulation writes leases itself, when it likes: see `Turn`.
+        #[cfg(test)]
+        let threaded = span.filter(|_| !crate::machine::simulated::is_on());
+        #[cfg(not(test))]
+        let threaded = span;
+        let writer = threaded.map(|span| {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name("interlane leases".into()).spawn(move || shared.write_when_wanted(span))
         });
@@ -412,6 +423,13 @@ impl Shared {
 
     /// Writes the next leases of chains, as many as still want one.
     fn write(&self, span: Span, wanted: HashMap<ChainAt, u64>) {
+        self.put(self.look_ahead(span, wanted));
+    }
+
+    /// Copies chains and steps the copies to the ends of their next leases.
+    fn look_ahead(&self, span: Span, wanted: HashMap<ChainAt, u64>) -> LookedAhead {
+        let mut wanted: Vec<(ChainAt, u64)> = wanted.into_iter().collect();
+        wanted.sort_unstable();
         let mut copies = Vec::with_capacity(wanted.len());
         let mut chains = Vec::with_capacity(wanted.len());
         for (at, until) in wanted {
@@ -427,6 +445,11 @@ impl Shared {
             }
         }
         step_ahead(self.backend, &mut chains);
+        LookedAhead { copies, chains }
+    }
+
+    /// Writes those that nobody has written since, and lets them use their leases.
+    fn put(&self, LookedAhead { mut copies, mut chains }: LookedAhead) {
         let mut changes = Changes::default();
         let mut written = Vec::with_capacity(copies.len());
         {
@@ -500,6 +523,49 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// How far the leases' thread has come, where a simulation is in its place: calls can come between any two turns.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Turn(Phase);
+
+#[cfg(test)]
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Waiting,
+    Stepped(LookedAhead),
+}
+
+#[cfg(test)]
+impl Turn {
+    /// Whether leases are being written.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !matches!(self.0, Phase::Waiting)
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Does the next half of what the leases' thread would do; whether there was anything to do.
+    pub(crate) fn turn_leases(&self, turn: &mut Turn) -> bool {
+        let (Some(span), shared) = (self.leases.span, &self.leases.shared) else { return false };
+        turn.0 = match std::mem::take(&mut turn.0) {
+            Phase::Waiting => {
+                let wanted = std::mem::take(&mut shared.wanted().chains);
+                if wanted.is_empty() {
+                    return false;
+                }
+                Phase::Stepped(shared.look_ahead(span, wanted))
+            }
+            Phase::Stepped(ahead) => {
+                shared.put(ahead);
+                Phase::Waiting
+            }
+        };
+        true
     }
 }
 

@@ -19,11 +19,15 @@ mod rows;
 mod session_record;
 mod standing;
 mod start;
+#[cfg(test)]
+pub(crate) mod tap;
 mod tile;
 
 pub use accounts::{AccountId, AccountInfo, Import, Upload};
 pub use buffer::BufferLimits;
 pub use engine::{Engine, Location, Options, PeerInfo, Stats};
 pub use lease::Durability;
+#[cfg(test)]
+pub(crate) use lease::Turn;
 pub use restore::{Restored, backup};
 pub use rows::{Kind, Packed, Rows};

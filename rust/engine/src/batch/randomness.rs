@@ -8,6 +8,7 @@ use interlane_lanes::{Backend, TILE, public};
 
 use super::tile;
 use crate::error::Error;
+use crate::machine;
 use crate::secret::{Secret, SecretColumn};
 
 /// What 32 random bytes are for.
@@ -56,8 +57,7 @@ impl Source {
 /// 32 bytes of the operating system's.
 pub(crate) fn system() -> Result<Secret<32>, Error> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::Store(format!("the operating system gives no random bytes: {error}")))?;
+    machine::random(&mut bytes)?;
     Ok(Secret::take(&mut bytes))
 }
 

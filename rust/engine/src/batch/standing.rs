@@ -19,6 +19,7 @@ use super::rows::{Outcome, Rows};
 use crate::bytes::Bytes;
 use crate::error::{Error, Status};
 use crate::limits::{HOLD_CONFIRMED, LOOK_AGAIN};
+use crate::machine;
 use crate::store::{Changes, FoundAt, Key, Loss, Store};
 
 /// Whether an account is this engine's.
@@ -110,7 +111,7 @@ pub(super) struct Roll {
 impl Roll {
     /// Of accounts that were read just now.
     pub(super) fn new(standings: Standings, shared: bool) -> Self {
-        let confirmed = Mutex::new(Instant::now());
+        let confirmed = Mutex::new(machine::moment());
         Self { standings: RwLock::new(standings), away: AtomicUsize::new(0), shared, confirmed }
     }
 
@@ -136,7 +137,8 @@ impl Roll {
 
     /// Whether a store that has other owners was last asked so long ago.
     pub(super) fn is_unconfirmed_for(&self, long: Duration) -> bool {
-        self.shared && self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= long
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared && machine::moment().duration_since(confirmed) >= long
     }
 
     /// Asks the store whether what is held is still held.
@@ -144,7 +146,7 @@ impl Roll {
     /// # Errors
     /// [`Error::Busy`] if it cannot be asked.
     pub(super) fn confirm(&self, store: &mut dyn Store) -> Result<(), Error> {
-        let asked = Instant::now();
+        let asked = machine::moment();
         let confirmed = store.confirm();
         self.note_lost(store);
         confirmed?;
@@ -349,7 +351,7 @@ impl Engine {
     /// Whether it is long enough since the store was last asked for accounts of others.
     fn may_look(&self) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+        let now = machine::moment();
         let may = looked.is_none_or(|last| now.duration_since(last) >= LOOK_AGAIN);
         if may {
             *looked = Some(now);
@@ -366,6 +368,7 @@ impl Engine {
             self.note_lost(store.as_mut());
             listed?
         };
+        self.note_others(&listed);
         let back: Vec<(u32, String)> = {
             let standings = self.standings();
             listed.into_iter().filter(|&(id, _)| standings.here(id).is_err()).collect()
@@ -398,6 +401,17 @@ impl Engine {
         drop(store);
         drop((groups, claimed));
         loaded
+    }
+
+    /// What was to be read again and is not among the accounts that this engine has (`listed`) is another's by now.
+    fn note_others(&self, listed: &[(u32, String)]) {
+        let here: HashSet<u32> = listed.iter().map(|&(id, _)| id).collect();
+        let mut standings = self.standings_mut();
+        let stale = |id: &u32| matches!(standings.here(*id), Err(Status::Busy)) && !here.contains(id);
+        let gone: Vec<u32> = standings.iter().map(|account| account.id).filter(stale).collect();
+        for id in gone {
+            standings.send_away(id, Loss::Moved);
+        }
     }
 
     /// The account of this name where it is not in memory: it may have come to this engine meanwhile, or be another's.

@@ -108,6 +108,13 @@ pub(crate) fn write_padded(text: &mut [u8], plaintext: &[u8], message_padding: u
     block_padding.fill(block_padding.len() as u8);
 }
 
+/// Encrypts a tile's texts where they lie, each with its own key and IV.
+pub(crate) fn seal(backend: Backend, keys: &[[u8; 32]], ivs: &[[u8; 16]], texts: &mut [&mut [u8]]) {
+    backend.run(cbc::Encrypt { keys, ivs, rows: &mut *texts });
+    #[cfg(test)]
+    super::tap::note(keys, ivs, texts);
+}
+
 /// Decrypts a tile's ciphertexts at the end of `bytes` and takes the paddings off.
 /// Gives where each plaintext is; `None` for a lane without a ciphertext, and for one whose length or padding is
 /// wrong, of which nothing stays.

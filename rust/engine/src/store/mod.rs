@@ -14,6 +14,8 @@ mod generation;
 pub(crate) mod memory;
 pub(crate) mod postgres;
 pub(crate) mod sealed;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub(crate) mod sqlite;
 mod unfolded;
 

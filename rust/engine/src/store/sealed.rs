@@ -10,6 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::Key;
 use crate::error::Error;
+pub(super) use crate::machine::random;
 use crate::secret::Secret;
 
 /// Bytes of a nonce.
@@ -71,11 +72,6 @@ impl Place<'_> {
             Self::Proof => then(&[&[4][..], store].concat()),
         }
     }
-}
-
-/// Fills `bytes` with the operating system's randomness.
-pub(super) fn random(bytes: &mut [u8]) -> Result<(), Error> {
-    getrandom::fill(bytes).map_err(|error| Error::Store(format!("the operating system gives no random bytes: {error}")))
 }
 
 /// Nonces for one call, drawn together: a call into the operating system costs more than sealing a row. They do not

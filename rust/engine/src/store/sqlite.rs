@@ -121,6 +121,12 @@ impl SqliteStore {
         Self::open_with(path, operator_key, second, true, OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
 
+    /// Folds the journal when it has grown to so many bytes.
+    #[cfg(test)]
+    pub(crate) fn fold_at(&mut self, bytes: u64) {
+        self.journal_limit = bytes;
+    }
+
     fn open_with(
         path: &Path,
         operator_key: Secret<32>,

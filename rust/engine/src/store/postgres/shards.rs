@@ -47,7 +47,7 @@ pub(super) struct Whose {
 }
 
 /// FNV-1a of an account's name: where the account is, for whoever routes calls to engines.
-pub(super) fn shard_of(name: &str) -> u32 {
+pub(in crate::store) fn shard_of(name: &str) -> u32 {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
