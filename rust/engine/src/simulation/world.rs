@@ -405,6 +405,9 @@ impl World {
         while self.desks[desk].turn.is_under_way() && self.desks[desk].life == life {
             self.turn_leases(desk);
         }
+        if self.desks[desk].life != life {
+            return;
+        }
         self.story.tell(|| format!("desk {desk} is closed"));
         let closed =
             self.ask(desk, Engine::close).is_some() && self.desks[desk].failed() == self.desks[desk].failed_before;
