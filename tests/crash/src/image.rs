@@ -94,6 +94,8 @@ impl Piece {
                 file == f && *at < a + b.len() && *a < at + bytes.len()
             }
             (Self::Length { file, .. }, Self::Length { file: f, .. }) => file == f,
+            // A file has one length: what was synced behind the end that an earlier call gave it has moved that end.
+            (Self::Length { file, len }, Self::Bytes { file: f, at, bytes }) => file == f && at + bytes.len() > *len,
             _ => false,
         }
     }
