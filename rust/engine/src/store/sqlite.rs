@@ -778,7 +778,9 @@ fn own(path: &Path) -> Result<fs::File, Error> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(said(path, OPEN_ELSEWHERE)),
-        Err(fs::TryLockError::Error(error)) => Err(file_error(path, &error)),
+        Err(fs::TryLockError::Error(error)) => {
+            Err(said(path, &format!("cannot be locked, so that it would have one owner ({error}): use a local disk")))
+        }
     }
 }
 

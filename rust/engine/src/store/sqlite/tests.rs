@@ -225,6 +225,64 @@ fn a_store_that_is_cut_short_is_refused() {
 }
 
 #[test]
+fn a_log_that_was_cut_or_is_gone_is_missed() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    for i in 0..5 {
+        store.commit(puts([(key(desk, i), &[7; 300][..])])).unwrap();
+    }
+    let crashed = folder.crashed();
+    let log = |folder: &Folder| folder.0.path().join("gateway.db-wal");
+    let whole = fs::metadata(log(&crashed)).unwrap().len();
+    for length in [whole - 1, whole / 2, 32, 1, 0] {
+        let copy = crashed.crashed();
+        fs::File::options().write(true).open(log(&copy)).unwrap().set_len(length).unwrap();
+        // Twice: the first opening must not make it look newer.
+        refused(open(&copy.path()), "is older than it was");
+        refused(open(&copy.path()), "is older than it was");
+    }
+    let copy = crashed.crashed();
+    fs::remove_file(log(&copy)).unwrap();
+    refused(open(&copy.path()), "is older than it was");
+    assert_eq!(scan(&mut crashed.open(), desk, Kind::Session).unwrap().len(), 6);
+}
+
+#[test]
+fn blocks_that_are_gone_or_moved_are_missed() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    for i in 0..6 {
+        store.commit(puts([(key(desk, 1), &[i; 30][..])])).unwrap();
+    }
+    // Not closed, which would fold them.
+    let crashed = folder.crashed();
+    drop(crashed.raw().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+    let blocks: i64 = crashed.raw().query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).unwrap();
+    assert_eq!(blocks, 7);
+    let without = |sql: &str| {
+        let copy = crashed.crashed();
+        copy.raw().execute_batch(sql).unwrap();
+        copy
+    };
+    // The newest state is missed by the note, what is under it by the numbers, and a block opens at its own alone.
+    refused(open(&without("DELETE FROM journal WHERE seq = 7").path()), "is older than it was");
+    refused(open(&without("DELETE FROM journal WHERE seq = 4").path()), "damaged block");
+    let put_back = "UPDATE journal SET block = (SELECT block FROM journal WHERE seq = 3) WHERE seq = 7";
+    refused(open(&without(put_back).path()), "damaged block 7");
+    let again = "INSERT INTO journal SELECT 8, block FROM journal WHERE seq = 3";
+    refused(open(&without(again).path()), "damaged block 8");
+    // One that was folded comes too late under its own number.
+    let block: Vec<u8> =
+        crashed.raw().query_row("SELECT block FROM journal WHERE seq = 3", [], |row| row.get(0)).unwrap();
+    let mut whole = crashed.open();
+    whole.close().unwrap();
+    crashed.raw().execute("INSERT INTO journal VALUES (3, ?1)", [block]).unwrap();
+    assert_eq!(load(&mut crashed.open(), &[key(desk, 1)]).unwrap(), [Some(vec![5; 30])]);
+}
+
+#[test]
 fn damage_is_noticed() {
     let folder = Folder::new();
     let mut store = folder.open();
