@@ -167,7 +167,11 @@ unsafe extern "C" fn open(
     };
     drop(noted);
     let base = sqlite3_file { pMethods: &METHODS };
-    let watch = Watch { base, state: Arc::into_raw(state), number, folder: !there };
+    // As SQLite's VFS for Unix: of a log that it was asked to make, also where one is there that an opening before this
+    // made and did not come to sync.
+    let logs = ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_SUPER_JOURNAL;
+    let folder = !there || (flags & ffi::SQLITE_OPEN_CREATE != 0 && flags & logs != 0);
+    let watch = Watch { base, state: Arc::into_raw(state), number, folder };
     // SAFETY: the room is for a `Watch` first; SQLite allocates it at a multiple of 8, which is what that needs.
     unsafe { file.cast::<Watch>().write(watch) };
     SQLITE_OK

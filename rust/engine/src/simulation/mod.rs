@@ -72,9 +72,9 @@ fn histories() {
         }
     });
     let (faults, histories) = total.into_inner().unwrap();
+    assert!(!failed.load(Ordering::Relaxed), "a history fails: see above");
     println!("\nsimulation: {} histories from seed {first}, all of them well\n{faults}", grouped(histories));
     println!("  INTERLANE_SEED={first} INTERLANE_FAULTS={wanted} make simulation\n");
-    assert!(!failed.load(Ordering::Relaxed), "a history fails: see above");
     assert!(wanted < 100_000 || faults.missing().is_empty(), "no {:?}", faults.missing());
 }
 

@@ -1368,6 +1368,8 @@ impl World {
             self.machine.pass(Duration::from_millis(150));
             let desk = round % self.desks.len();
             self.turn_leases(desk);
+            // Nothing waits for a crash any more: there will be none.
+            self.sky.iter_mut().for_each(|parcel| parcel.waits = None);
             self.deliver(desk);
             if round % 3 == 0 {
                 self.handle(|_| true);
