@@ -17,6 +17,7 @@ import pytest
 from conftest import Recorder, Sizes, Versus, clock
 from interlane import Rows
 from linked import PLAINTEXT, Handles, Linked, Packed, accounts, address, bundles, link
+from linked import handles as all_handles
 from report import ALONE, BYTES, MEMORY_STORE, UPSERTS
 
 BATCH = 1_000
@@ -27,6 +28,8 @@ ROW_BODY = 105
 BYTES_SESSIONS = 100_000
 OPENED_AT_ONCE = 50_000
 OPENINGS = 9
+# Of these so many are warmed.
+WARMINGS = 3
 # A call that answers a few customers, beside calls for everybody.
 SMALL_CALL = 100
 SMALL_CALLS = 1_000
@@ -199,8 +202,9 @@ def bench_bytes(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:
     record("store/bytes", rows=sessions, ours=path.stat().st_size / sessions, unit=BYTES)
 
 
-def bench_open(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:
-    """Opening a store, whatever is in it. The row's figure is the whole call's."""
+def bench_open_and_warm(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:
+    """Opening a store, whatever is in it, and then taking all of its sessions into memory; their handles are
+    there. A row's figure is the whole call's."""
     path, sessions = tmp_path / "gateway.db", sizes.idle_sessions
     with interlane.open(":memory:") as far:
         published = bundles(far, OPENED_AT_ONCE)
@@ -209,13 +213,20 @@ def bench_open(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:
             some = range(start, min(start + OPENED_AT_ONCE, sessions))
             handles = engine.sessions(accounts(engine, len(some)), [address(n) for n in some])
             assert engine.start_sessions(handles, published[: len(some)]).ok.all()
-    taken = []
-    for _ in range(OPENINGS):
+    opened, warmed = [], []
+    for opening in range(OPENINGS):
         begun = perf_counter_ns()
         engine = interlane.open(path, key=bytes(32))
-        taken.append(perf_counter_ns() - begun)
+        opened.append(perf_counter_ns() - begun)
+        if opening < WARMINGS:
+            handles = all_handles(engine, sessions)
+            begun = perf_counter_ns()
+            engine.warm(handles)
+            warmed.append(perf_counter_ns() - begun)
+            assert engine.stats()["sessions"] == sessions
         engine.close()
-    record("open/1000000", rows=sessions, ours=median(taken))
+    record("open/1000000", rows=sessions, ours=median(opened))
+    record("warm/1000000", rows=sessions, ours=median(warmed))
 
 
 def bench_latency(record: Recorder, linked: Linked) -> None:

@@ -32,7 +32,7 @@ from interlane import ClosedError, Status, StoreError
 KEY = bytes(range(32))
 SESSIONS = 30
 # Bytes of a page of the store.
-PAGE = 8_192
+PAGE = 16_384
 BELL = [f"bell-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 DESK = [f"desk-{i}@s.whatsapp.net" for i in range(SESSIONS)]
 GROUP = "1203630@g.us"
@@ -161,6 +161,28 @@ def test_what_is_closed_opens_again(path: Path) -> None:
             # Ids go on where they were.
             stock += desk.prekeys(1).one_time_prekeys
             assert [prekey.id for prekey in stock] == list(range(1, len(stock) + 1))
+
+
+def test_sessions_are_warmed(path: Path) -> None:
+    with opened(path) as engine:
+        desk = engine.account("desk", create=True)
+        line = Line.to(desk)
+    engine = opened(path)
+    desk = engine.account("desk")
+    handles = desk.sessions([*BELL, "a stranger"])
+    assert engine.stats()["sessions"] == 0
+    engine.warm(handles[:3])
+    assert engine.stats()["sessions"] == 3
+    # Again, twice in one call, handles that are none, and a peer without a session.
+    for _ in range(2):
+        engine.warm([*handles[::-1], handles[5], 10**6, 2**64 - 1])
+        assert engine.stats()["sessions"] == SESSIONS
+    engine.warm([])
+    line.takes(desk.encrypt(BELL, texts("warm")), texts("warm"))
+    assert desk.encrypt(["a stranger"], [b"x"])[0].status is Status.NO_SESSION
+    engine.close()
+    with pytest.raises(interlane.ClosedError):
+        engine.warm(handles)
 
 
 def test_what_was_received_stays_received(path: Path) -> None:

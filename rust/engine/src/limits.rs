@@ -104,6 +104,10 @@ pub const WAL_BYTES: u32 = 16 << 20;
 /// comes before a copier that has stopped.
 pub const COPIED_WAL_BYTES: u64 = 8 << 30;
 
+/// Bytes of a store's file up to which it is written anew, if that makes it smaller, when it is closed: some two million
+/// sessions, and seconds. Whoever stops a larger gateway does not wait for that.
+pub const COMPACTED_BYTES: u64 = 1 << 30;
+
 /// A shared store is asked no more often than this whether accounts of other engines have come here. It is how long an
 /// account that moves can be nobody's, and one query for all.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -200,6 +200,13 @@ impl Engine {
         rows::handles(py, &handles)
     }
 
+    /// Loads what is not in memory of these sessions, so that the first call that needs them need not: after opening a
+    /// store, the sessions of customers who are about to write. Other calls may be made meanwhile.
+    fn warm(&self, py: Python<'_>, handles: &Bound<'_, PyAny>) -> PyResult<()> {
+        let handles = input::handles(handles)?;
+        call(py, || self.inner.warm(&handles))
+    }
+
     /// Handles of sender keys: uint64, one for each group. `senders` has each group's sender, or None for the account's
     /// own key; left away, all are its own.
     #[pyo3(signature = (accounts, groups, senders=None))]

@@ -42,6 +42,9 @@ const LEAST_SYMMETRIC_ROWS: usize = 128;
 /// Rows below which a second core does not help a call with agreements or signatures.
 const LEAST_AGREEING_ROWS: usize = 4;
 
+/// Sessions that are loaded together where nobody waits for them: others wait for the store some 10 ms.
+const WARMED_AT_ONCE: usize = 4_096;
+
 /// Where state is kept.
 pub enum Location {
     /// Nowhere beyond the process: for tests.
@@ -657,6 +660,33 @@ impl Engine {
 
     // Calls.
 
+    /// Loads what is not in memory of these sessions, in the order of the store, so that the first call that needs them
+    /// need not: some thousand at a time, other calls in between.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for too many; [`Error::Store`]; [`Error::Busy`]. What was loaded before that stays.
+    pub fn warm(&self, handles: &[u64]) -> Result<(), Error> {
+        self.may_be_called()?;
+        check_rows(handles.len())?;
+        let len = self.columns.len() as u64;
+        let mut unloaded = Vec::new();
+        if self.columns.any_unloaded() {
+            let pages = self.columns.pages();
+            for &handle in handles.iter().filter(|&&handle| handle < len) {
+                let slot = handle as u32;
+                if pages.is_unloaded(slot) {
+                    unloaded.push((pages.account(slot), pages.tag(slot), handle));
+                }
+            }
+        }
+        unloaded.sort_unstable();
+        for some in unloaded.chunks(WARMED_AT_ONCE) {
+            let handles: Vec<u64> = some.iter().map(|&(_, _, handle)| handle).collect();
+            self.plan(&handles, Vec::new())?;
+        }
+        Ok(())
+    }
+
     /// Plans a call and loads, in one query, what is not in memory.
     fn plan(&self, handles: &[u64], prekeys: Vec<(u32, u32)>) -> Result<Plan<'_>, Error> {
         Ok(self.plan_with_stock(handles, prekeys)?.0)
@@ -664,9 +694,7 @@ impl Engine {
 
     fn plan_with_stock(&self, handles: &[u64], prekeys: Vec<(u32, u32)>) -> Result<(Plan<'_>, Stock), Error> {
         self.may_be_called()?;
-        if handles.len() > MAX_ROWS {
-            return Err(Error::Malformed(format!("{} rows; split the call, {MAX_ROWS} is the most", handles.len())));
-        }
+        check_rows(handles.len())?;
         self.confirm_holds()?;
         if self.any_away() {
             self.call_back(&self.accounts_of(handles))?;
@@ -1048,6 +1076,14 @@ pub(super) fn check_lengths(name: &str, handles: usize, other: usize) -> Result<
         return Ok(());
     }
     Err(Error::Malformed(format!("{handles} handles, but {name} has {other} rows; give one for each handle")))
+}
+
+/// That a call is not too large.
+fn check_rows(rows: usize) -> Result<(), Error> {
+    if rows <= MAX_ROWS {
+        return Ok(());
+    }
+    Err(Error::Malformed(format!("{rows} rows; split the call, {MAX_ROWS} is the most")))
 }
 
 /// That a name is one.
