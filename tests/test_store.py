@@ -707,12 +707,13 @@ def sealed_rows(path: Path, account: int) -> list[bytes]:
     return bodies
 
 
-def test_a_deleted_account_leaves_nothing(path: Path) -> None:
+@pytest.mark.parametrize("prekeys", range(70, 121, 10))
+def test_a_deleted_account_leaves_nothing(path: Path, prekeys: int) -> None:
     engine = opened(path)
     name = "desk-to-be-deleted@acme.example"
     for account in (name, "desk-that-stays@acme.example"):
         desk = engine.account(account, create=True)
-        desk.prekeys(100)
+        desk.prekeys(prekeys)
         line = Line.to(desk)
         line.takes(desk.encrypt(BELL, texts("x")))
         desk.group(GROUP).distribute()
