@@ -115,7 +115,7 @@ struct Surface {
     names: BTreeMap<String, usize>,
     pending: Vec<Pending>,
     notes: BTreeMap<String, Vec<u8>>,
-    /// What the notes were before.
+    /// What the notes were before, since they were synced.
     older_notes: Vec<BTreeMap<String, Vec<u8>>>,
 }
 
@@ -179,6 +179,7 @@ impl Surface {
                     None => drop(self.notes.remove(name)),
                 }
             }
+            Op::NotesSynced => self.older_notes.clear(),
         }
     }
 
@@ -247,7 +248,10 @@ pub(super) fn images(
     for number in 0..=ops.len() {
         // What is there before a sync is, in its subsets, all that was there since the last one.
         let settles = ops.get(number).is_none_or(|op| {
-            matches!(op, Op::Sync { .. } | Op::SyncFailed { .. } | Op::Delete { .. } | Op::Found { .. })
+            matches!(
+                op,
+                Op::Sync { .. } | Op::SyncFailed { .. } | Op::Delete { .. } | Op::Found { .. } | Op::NotesSynced
+            )
         });
         if settles && number >= since {
             let n = surface.pending.len();

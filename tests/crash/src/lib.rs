@@ -10,7 +10,8 @@
 //!
 //! A sync that fails leaves it open for ever whether what it was to sync is on the disk: a later one does not mend that.
 //! What is made or deleted in a folder is such a piece too, until the folder is synced. Files that are not SQLite's, and
-//! whose names end in `.generation`, are noted as they are found; an image may have any of those contents.
+//! whose names end in `.generation`, are noted as they are found; an image may have any of those contents, but none from before
+//! [`Disk::notes_synced`].
 
 mod image;
 mod vfs;
@@ -101,6 +102,8 @@ enum Op {
         name: String,
         bytes: Option<Vec<u8>>,
     },
+    /// Those files were synced, as they are.
+    NotesSynced,
 }
 
 #[derive(Default)]
@@ -226,6 +229,14 @@ impl Disk {
     /// Whether the power was cut.
     pub fn is_dead(&self) -> bool {
         lock(&self.state).dead
+    }
+
+    /// The files that are noted as they are found were synced by whoever wrote them: none of what they had before comes
+    /// back.
+    pub fn notes_synced(&self) {
+        let mut state = lock(&self.state);
+        state.look_around();
+        state.ops.push(Op::NotesSynced);
     }
 
     /// Calls `look` with images that a power cut could have left, none twice: after each thing that was done since

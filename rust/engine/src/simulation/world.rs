@@ -1203,6 +1203,8 @@ impl World {
         self.end_life(desk, false);
         self.desks[desk].kept = Kept::Sqlite(old);
         Engine::restore(self.desks[desk].options(), false).expect("a copy is declared");
+        // That it was being declared is noted, too, until what is noted in its place is synced.
+        self.desks[desk].disk().expect("it is alone").notes_synced();
         self.story.fault(Fault::Restored);
         // The same copy in its place later is older than the store by then.
         for person in 0..self.people.len() {
