@@ -88,6 +88,8 @@ pub(crate) struct SqliteStore {
     folded: u64,
     /// The same when the store was opened.
     found_folded: u64,
+    /// An account was deleted: pages may still have, beside their rows, what they had of it.
+    emptied: bool,
     /// The last block that is gone.
     swept: u64,
     /// What blocks since the last freeze hold, and how many bytes they take.
@@ -222,6 +224,7 @@ impl SqliteStore {
             sequence: folded,
             folded,
             found_folded: folded,
+            emptied: false,
             swept,
             newest: Unfolded::default(),
             newest_bytes: 0,
@@ -572,6 +575,7 @@ impl Store for SqliteStore {
             set_folded(connection, store.sequence + 1)
         })?;
         self.sequence += 1;
+        self.emptied = true;
         self.forget_journal();
         self.data_keys.known.remove(&account);
         self.note_generation()
@@ -646,7 +650,9 @@ impl Store for SqliteStore {
         self.generation.sync()?;
         self.generation.hold()?;
         let closed = self
-            .with_connection(|store, connection| space::leave(connection, store.folded != store.found_folded))
+            .with_connection(|store, connection| {
+                space::leave(connection, store.folded != store.found_folded, store.emptied)
+            })
             .and_then(|()| {
                 let closed = self.connection.take().map(Connection::close);
                 closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))

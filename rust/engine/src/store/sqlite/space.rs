@@ -27,10 +27,13 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), Fault> {
 }
 
 /// Gives back what the file does not need and copies the log into it: for a store that is closed. Whether its rows would
-/// take less is looked at where they changed: that takes a walk through them.
-pub(super) fn leave(connection: &Connection, rows_changed: bool) -> Result<(), Fault> {
+/// take less is looked at where they changed: that takes a walk through them. Where an account was deleted (`emptied`) it is
+/// written anew: SQLite wipes rows that go, but not the copies that it leaves in the gaps of pages when it moves their
+/// neighbours. Nobody can open those, for the account's key is wiped.
+pub(super) fn leave(connection: &Connection, rows_changed: bool, emptied: bool) -> Result<(), Fault> {
     let size = Size::of(connection)?;
-    if rows_changed && size.pages * size.page <= COMPACTED_BYTES && size.would_shrink(connection)? {
+    let moderate = size.pages * size.page <= COMPACTED_BYTES;
+    if moderate && (emptied || (rows_changed && size.would_shrink(connection)?)) {
         or_full(connection.execute_batch("VACUUM").map_err(Fault::from))?;
     } else if size.free * OTHERS_FOR_A_FREE_PAGE > size.pages {
         or_full(give_back(connection))?;
