@@ -37,8 +37,8 @@ chaos: $(NATIVE) peers ## cut the power and kill busy gateways for some twenty m
 	INTERLANE_KILLS=400 $(BIN)/pytest -q -s tests/test_kills.py
 	$(MAKE) simulation
 
-simulation: ## a million faults in simulated histories; INTERLANE_FAULTS, INTERLANE_SEED
-	INTERLANE_FAULTS=$${INTERLANE_FAULTS:-1000000} cargo test --release -p interlane --lib simulation::histories -- --nocapture
+simulation: ## 600,000 faults in simulated histories; INTERLANE_FAULTS, INTERLANE_SEED
+	INTERLANE_FAULTS=$${INTERLANE_FAULTS:-600000} cargo test --release -p interlane --lib simulation::histories -- --nocapture
 
 test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
 	$(BIN)/python tests/tiers/x86.py

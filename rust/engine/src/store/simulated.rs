@@ -560,8 +560,7 @@ impl Store for SimulatedStore {
             there.then(|| database.shards[number as usize].clone())
         })?;
         let Some(shard) = found else { return Ok(None) };
-        // Also what it has without knowing: its taking had no answer.
-        let ours = shard.owner == self.engine && (shard.holder == 0 || shard.holder == self.instance);
+        let ours = shard.owner == self.engine && shard.holder == 0;
         let free = shard.owner.is_empty() && !self.drained[number as usize];
         if (ours || free) && shard.lost_from == 0 {
             return Ok(None);
