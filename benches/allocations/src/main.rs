@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use allocation_counter::measure;
-use interlane::{AccountId, Bundle, Durability, Engine, Location, Options, Packed, Rows};
+use interlane::{AccountId, Bundle, Engine, Location, Options, Packed, Rows};
 use interlane_lanes::Backend;
 
 const FEW: usize = 1_000;
@@ -22,18 +22,7 @@ fn main() {
     let opening = far.sessions(&[to], &peers).unwrap();
 
     let upload = far.prekeys(to, MANY as u32, false).unwrap();
-    let bundles: Vec<Bundle> = upload
-        .one_time
-        .iter()
-        .map(|(id, key)| Bundle {
-            registration_id: upload.registration_id,
-            identity: upload.identity.to_vec(),
-            signed_prekey_id: upload.signed_prekey.0,
-            signed_prekey: upload.signed_prekey.1.to_vec(),
-            signature: upload.signed_prekey.2.to_vec(),
-            one_time: Some((*id, key.to_vec())),
-        })
-        .collect();
+    let bundles: Vec<Bundle> = (0..upload.one_time.len()).map(|at| upload.bundle(Some(at))).collect();
     check(&near.start_sessions(&sending, &bundles).unwrap(), MANY);
     // Acknowledged, and on a chain that the other side follows.
     exchange(&near, &sending, &far, &opening);
@@ -51,18 +40,7 @@ fn main() {
 }
 
 fn party() -> (Engine, AccountId) {
-    let engine = Engine::open(Options {
-        location: Location::Memory,
-        threads: 1,
-        backend: Backend::detect().unwrap(),
-        refuse_identity_changes: false,
-        padding: false,
-        durability: Durability::Strict,
-        receive_buffer: None,
-        resident_sessions: None,
-        seed: None,
-    })
-    .unwrap();
+    let engine = Engine::open(Options::new(Location::Memory, Backend::detect().unwrap())).unwrap();
     let account = engine.create_account("desk").unwrap();
     (engine, account)
 }

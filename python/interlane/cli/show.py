@@ -24,8 +24,7 @@ class Samples:
     count: int
     seen: int = 0
     kept: list[tuple[Event, str]] = field(default_factory=list)
-    # It picks what to show, no secret.
-    _random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
+    _random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
 
     def offer(self, event: Event | BadEvent, answer: Answer) -> None:
         if not self.count or isinstance(event, BadEvent) or event.event not in ("frame", "group_frame"):

@@ -47,17 +47,8 @@ fn file(folder: &tempfile::TempDir) -> Location {
 
 /// An engine in memory whose randomness is fixed; where a store is opened again, it is another one each time.
 fn options(threads: usize) -> Options {
-    Options {
-        location: Location::Memory,
-        threads,
-        backend: Backend::detect().unwrap(),
-        refuse_identity_changes: false,
-        padding: false,
-        durability: Durability::Strict,
-        receive_buffer: None,
-        resident_sessions: None,
-        seed: Some([0; 32]),
-    }
+    let options = Options::new(Location::Memory, Backend::detect().unwrap());
+    Options { threads, seed: Some([0; 32]), ..options }
 }
 
 /// Numbers that look random (SplitMix64).
@@ -85,18 +76,6 @@ fn pack(rows: &[Vec<u8>]) -> (Vec<u8>, Vec<i64>) {
 
 fn row(rows: &Rows, i: usize) -> &[u8] {
     &rows.data[rows.offsets[i] as usize..rows.offsets[i + 1] as usize]
-}
-
-fn bundle(upload: &Upload, one_time: Option<usize>) -> Bundle {
-    let (id, key, signature) = upload.signed_prekey;
-    Bundle {
-        registration_id: upload.registration_id,
-        identity: upload.identity.to_vec(),
-        signed_prekey_id: id,
-        signed_prekey: key.to_vec(),
-        signature: signature.to_vec(),
-        one_time: one_time.map(|at| (upload.one_time[at].0, upload.one_time[at].1.to_vec())),
-    }
 }
 
 /// One row of a call, and what came of it.
@@ -145,7 +124,7 @@ fn history(seed: u64, threads: usize, split: usize, place: &Place) -> Vec<Done> 
             .iter()
             .map(|&pair| {
                 let one_time = (dice.below(3) > 0).then(|| dice.below(8));
-                bundle(&uploads[pairs[pair].1], one_time)
+                uploads[pairs[pair].1].bundle(one_time)
             })
             .collect();
         let started: Vec<u64> = starting.iter().map(|&pair| handles[pair]).collect();
@@ -276,7 +255,7 @@ fn threads_share_a_session_without_losing_a_message() {
     let upload = engine.prekeys(b, 1, false).unwrap();
     let to = engine.sessions(&[a], &["b"]).unwrap()[0];
     let from = engine.sessions(&[b], &["a"]).unwrap()[0];
-    assert_eq!(engine.start_sessions(&[to], &[bundle(&upload, Some(0))]).unwrap().status, [0]);
+    assert_eq!(engine.start_sessions(&[to], &[upload.bundle(Some(0))]).unwrap().status, [0]);
     let frames = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..4 {

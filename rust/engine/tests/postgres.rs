@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use interlane::limits::HOLD_CONFIRMED;
 use interlane::{
-    AccountId, BufferLimits, Bundle, Durability, Engine, Error, Location, Options, Packed, Rows, Secret, Status, Upload,
+    AccountId, BufferLimits, Bundle, Durability, Engine, Error, Location, Options, Packed, Rows, Secret, Status,
 };
 use interlane_lanes::Backend;
 
 // The server of the store's own tests.
-#[allow(dead_code, reason = "each of the two test binaries uses a part")]
 #[path = "../src/store/postgres/tests/server.rs"]
 mod server;
 
@@ -27,17 +26,8 @@ const LEASE: u32 = 64;
 const MODES: [Durability; 2] = [Durability::Strict, Durability::Leased(LEASE)];
 
 fn options(location: Location) -> Options {
-    Options {
-        location,
-        threads: 2,
-        backend: Backend::detect().unwrap(),
-        refuse_identity_changes: false,
-        padding: false,
-        durability: Durability::Strict,
-        receive_buffer: Some(BufferLimits { bytes: 64 << 20, seconds: 3_600 }),
-        resident_sessions: None,
-        seed: None,
-    }
+    let receive_buffer = Some(BufferLimits { bytes: 64 << 20, seconds: 3_600 });
+    Options { threads: 2, receive_buffer, ..Options::new(location, Backend::detect().unwrap()) }
 }
 
 fn engine(location: Location) -> Engine {
@@ -58,18 +48,6 @@ fn leased(url: &str, options: &str) -> Engine {
 
 fn shared(url: &str, options: &str) -> Location {
     Location::Postgres { url: format!("{url}?{options}"), key: Secret::copy_of(&[7; 32]) }
-}
-
-fn bundle(upload: &Upload) -> Bundle {
-    let (id, key, signature) = upload.signed_prekey;
-    Bundle {
-        registration_id: upload.registration_id,
-        identity: upload.identity.to_vec(),
-        signed_prekey_id: id,
-        signed_prekey: key.to_vec(),
-        signature: signature.to_vec(),
-        one_time: Some((upload.one_time[0].0, upload.one_time[0].1.to_vec())),
-    }
 }
 
 fn packed<T: AsRef<[u8]>>(rows: &[T]) -> (Vec<u8>, Vec<i64>) {
@@ -156,7 +134,8 @@ impl Far {
         let far = engine(Location::Memory);
         gateway.create_account("desk").unwrap();
         let accounts: Vec<AccountId> = peers().iter().map(|name| far.create_account(name).unwrap()).collect();
-        let bundles: Vec<Bundle> = accounts.iter().map(|&id| bundle(&far.prekeys(id, 1, false).unwrap())).collect();
+        let bundles: Vec<Bundle> =
+            accounts.iter().map(|&id| far.prekeys(id, 1, false).unwrap().bundle(Some(0))).collect();
         let near = near_handles(gateway).unwrap();
         let started = gateway.start_sessions(&near, &bundles).unwrap();
         assert_eq!(started.status, [Status::Ok as u8; PEERS]);

@@ -119,18 +119,8 @@ fn agreed() -> Vec<[u8; 32]> {
 }
 
 fn opened(location: Location, durability: Durability, resident_sessions: Option<usize>) -> Engine {
-    Engine::open(Options {
-        location,
-        threads: 2,
-        backend: Backend::detect().unwrap(),
-        refuse_identity_changes: false,
-        padding: false,
-        durability,
-        receive_buffer: None,
-        resident_sessions,
-        seed: Some(SEED),
-    })
-    .unwrap()
+    let options = Options::new(location, Backend::detect().unwrap());
+    Engine::open(Options { threads: 2, durability, resident_sessions, seed: Some(SEED), ..options }).unwrap()
 }
 
 fn talk(engine: &Engine) {
@@ -139,19 +129,7 @@ fn talk(engine: &Engine) {
     let names: Vec<String> = (0..40).map(|i| format!("peer {i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (to, from) = (engine.sessions(&[a], &names).unwrap(), engine.sessions(&[b], &names).unwrap());
-    let (id, key, signature) = upload.signed_prekey;
-    let bundles: Vec<Bundle> = upload
-        .one_time
-        .iter()
-        .map(|(one_time, public)| Bundle {
-            registration_id: upload.registration_id,
-            identity: upload.identity.to_vec(),
-            signed_prekey_id: id,
-            signed_prekey: key.to_vec(),
-            signature: signature.to_vec(),
-            one_time: Some((*one_time, public.to_vec())),
-        })
-        .collect();
+    let bundles: Vec<Bundle> = (0..upload.one_time.len()).map(|at| upload.bundle(Some(at))).collect();
     let well = |rows: Rows| {
         assert!(rows.status.iter().all(|&status| status == 0));
         rows

@@ -35,17 +35,7 @@ pub(crate) fn restore(
     generation: Option<PathBuf>,
     newest: bool,
 ) -> PyResult<(u64, u64, u64)> {
-    let options = Options {
-        location: file(path, key, generation)?,
-        threads: 1,
-        backend: errors::backend(None)?,
-        refuse_identity_changes: false,
-        padding: false,
-        durability: Durability::Strict,
-        receive_buffer: None,
-        resident_sessions: None,
-        seed: None,
-    };
+    let options = Options::new(file(path, key, generation)?, errors::backend(None)?);
     let restored = call(py, || interlane::Engine::restore(options, newest))?;
     Ok((restored.accounts, restored.peers, restored.sender_keys))
 }

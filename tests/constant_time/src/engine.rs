@@ -54,23 +54,13 @@ impl History {
         if given.marked {
             secret(&mut seed);
         }
-        let engine = Engine::open(Options {
-            location: Location::Memory,
-            threads: 1,
-            backend: given.backend,
-            refuse_identity_changes: false,
-            padding: true,
-            durability: Durability::Strict,
-            receive_buffer: None,
-            resident_sessions: None,
-            seed: Some(seed),
-        })
-        .expect("an engine");
+        let options = Options::new(Location::Memory, given.backend);
+        let engine = Engine::open(Options { padding: true, seed: Some(seed), ..options }).expect("an engine");
         let names: Vec<String> = (0..PEERS).map(|peer| format!("peer {peer}")).collect();
         let desk = engine.create_account("desk").expect("an account");
         let peers: Vec<_> = names.iter().map(|name| engine.create_account(name).expect("an account")).collect();
         let bundles: Vec<_> =
-            peers.iter().map(|&peer| bundle(&engine.prekeys(peer, 1, false).expect("keys"))).collect();
+            peers.iter().map(|&peer| engine.prekeys(peer, 1, false).expect("keys").bundle(Some(0))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let out = engine.sessions(&[desk; PEERS], &names).expect("handles");
         let back = engine.sessions(&peers, &["desk"; PEERS]).expect("handles");
@@ -188,17 +178,4 @@ impl History {
 
 fn all_ok(rows: &Rows, n: usize) {
     assert_eq!(rows.status, vec![0; n], "every row is done");
-}
-
-fn bundle(upload: &Upload) -> Bundle {
-    let (id, key, signature) = upload.signed_prekey;
-    let (one_time, one_time_key) = upload.one_time[0];
-    Bundle {
-        registration_id: upload.registration_id,
-        identity: upload.identity.to_vec(),
-        signed_prekey_id: id,
-        signed_prekey: key.to_vec(),
-        signature: signature.to_vec(),
-        one_time: Some((one_time, one_time_key.to_vec())),
-    }
 }

@@ -18,7 +18,7 @@ use super::standing::Roll;
 use crate::error::{Error, Status};
 use crate::limits::{KEEP_SIGNED_PREKEYS_SECONDS, MAX_KEY_ID, MAX_PREKEYS_A_CALL, MAX_SIGNED_PREKEYS};
 use crate::machine::now;
-use crate::ratchet::{KeyPair, SignedPrekey};
+use crate::ratchet::{Bundle, KeyPair, SignedPrekey};
 use crate::secret::{Secret, SecretColumn};
 use crate::store::{Changes, Key, Kind, Store};
 use crate::wire::public_key;
@@ -64,6 +64,21 @@ pub struct Upload {
     pub signed_prekey: (u32, [u8; 33], [u8; 64]),
     /// The one-time prekeys that were just made.
     pub one_time: Vec<(u32, [u8; 33])>,
+}
+
+impl Upload {
+    /// What a chat server would hand out of it; `one_time`: with which of its one-time prekeys.
+    pub fn bundle(&self, one_time: Option<usize>) -> Bundle {
+        let (signed_prekey_id, signed_prekey, signature) = self.signed_prekey;
+        Bundle {
+            registration_id: self.registration_id,
+            identity: self.identity.to_vec(),
+            signed_prekey_id,
+            signed_prekey: signed_prekey.to_vec(),
+            signature: signature.to_vec(),
+            one_time: one_time.map(|at| (self.one_time[at].0, self.one_time[at].1.to_vec())),
+        }
+    }
 }
 
 /// The account's own row in the store.

@@ -89,6 +89,23 @@ pub struct Options {
     pub seed: Option<[u8; 32]>,
 }
 
+impl Options {
+    /// One thread; strict, without a receive buffer, padding or a limit; a peer may change its identity.
+    pub fn new(location: Location, backend: Backend) -> Self {
+        Self {
+            location,
+            threads: 1,
+            backend,
+            refuse_identity_changes: false,
+            padding: false,
+            durability: Durability::Strict,
+            receive_buffer: None,
+            resident_sessions: None,
+            seed: None,
+        }
+    }
+}
+
 /// What is known of a peer.
 #[derive(Debug)]
 pub struct PeerInfo {
@@ -189,7 +206,7 @@ impl Engine {
     ) -> Result<Self, Error> {
         // Before shards are taken.
         options.durability.check()?;
-        Residents::new(options.resident_sessions, !matches!(options.location, Location::Memory))?;
+        Residents::check(options.resident_sessions, !matches!(options.location, Location::Memory))?;
         let store: Box<dyn Store> = match replace(&mut options.location, Location::Memory) {
             Location::Memory => Box::new(MemoryStore::default()),
             Location::Sqlite { path, key, generation } => Box::new(open(&path, key, generation.as_deref())?),
@@ -200,7 +217,6 @@ impl Engine {
 
     /// An engine over a store that is open, wherever the options say that it is.
     pub(crate) fn over(mut store: Box<dyn Store>, options: Options) -> Result<Self, Error> {
-        let residents = Residents::new(options.resident_sessions, store.durable())?;
         let listed = store.accounts()?;
         let mut accounts = Standings::default();
         for account in Account::load(store.as_mut(), &listed)? {
@@ -231,7 +247,7 @@ impl Engine {
             looked: Mutex::new(None),
             store,
             leases,
-            residents,
+            residents: Residents::new(options.resident_sessions),
             source,
             claims: Claims::default(),
             founding: Mutex::new(()),

@@ -576,7 +576,7 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
     use crate::store::Kind as RowKind;
-    use crate::{Bundle, Location, Options, Packed};
+    use crate::{Location, Options, Packed};
 
     #[test]
     fn chains_are_stepped_as_far_as_they_are_to_be() {
@@ -680,34 +680,9 @@ mod tests {
     fn the_store_is_never_behind_what_was_sent() {
         for durability in [Durability::Strict, Durability::Leased(64)] {
             let folder = tempfile::tempdir().unwrap();
-            let location = Location::Sqlite {
-                path: folder.path().join("store.db"),
-                key: Secret::copy_of(&[1; 32]),
-                generation: None,
-            };
-            let engine = Engine::open(Options {
-                location,
-                threads: 1,
-                backend: Backend::detect().unwrap(),
-                refuse_identity_changes: false,
-                padding: false,
-                durability,
-                receive_buffer: None,
-                resident_sessions: None,
-                seed: None,
-            })
-            .unwrap();
+            let engine = opened(&folder.path().join("store.db"), durability);
             let [desk, bell] = ["desk", "bell"].map(|name| engine.create_account(name).unwrap());
-            let upload = engine.prekeys(bell, 0, false).unwrap();
-            let (id, key, signature) = upload.signed_prekey;
-            let bundle = Bundle {
-                registration_id: upload.registration_id,
-                identity: upload.identity.to_vec(),
-                signed_prekey_id: id,
-                signed_prekey: key.to_vec(),
-                signature: signature.to_vec(),
-                one_time: None,
-            };
+            let bundle = engine.prekeys(bell, 0, false).unwrap().bundle(None);
             let session = engine.sessions(&[desk], &["bell"]).unwrap();
             let group = engine.groups(&[desk], &["group"], &[None]).unwrap();
             engine.start_sessions(&session, &[bundle]).unwrap();
@@ -726,41 +701,19 @@ mod tests {
         }
     }
 
-    fn leased_store(path: &std::path::Path, lease: u32) -> Engine {
-        Engine::open(Options {
-            location: Location::Sqlite { path: path.into(), key: Secret::copy_of(&[1; 32]), generation: None },
-            threads: 1,
-            backend: Backend::detect().unwrap(),
-            refuse_identity_changes: false,
-            padding: false,
-            durability: Durability::Leased(lease),
-            receive_buffer: None,
-            resident_sessions: None,
-            seed: None,
-        })
-        .unwrap()
-    }
-
-    fn bundle_of(engine: &Engine, account: crate::AccountId) -> Bundle {
-        let upload = engine.prekeys(account, 0, false).unwrap();
-        let (id, key, signature) = upload.signed_prekey;
-        Bundle {
-            registration_id: upload.registration_id,
-            identity: upload.identity.to_vec(),
-            signed_prekey_id: id,
-            signed_prekey: key.to_vec(),
-            signature: signature.to_vec(),
-            one_time: None,
-        }
+    fn opened(path: &std::path::Path, durability: Durability) -> Engine {
+        let location = Location::Sqlite { path: path.into(), key: Secret::copy_of(&[1; 32]), generation: None };
+        let options = Options::new(location, Backend::detect().unwrap());
+        Engine::open(Options { durability, ..options }).unwrap()
     }
 
     /// What is wanted for a chain may reach the thread when another chain is in its place.
     #[test]
     fn a_young_chain_does_not_get_the_lease_of_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = leased_store(&folder.path().join("store.db"), 64);
+        let engine = opened(&folder.path().join("store.db"), Durability::Leased(64));
         let [desk, bell] = ["desk", "bell"].map(|name| engine.create_account(name).unwrap());
-        let bundle = bundle_of(&engine, bell);
+        let bundle = engine.prekeys(bell, 0, false).unwrap().bundle(None);
         let session = engine.sessions(&[desk], &["bell"]).unwrap();
         let group = engine.groups(&[desk], &["group"], &[None]).unwrap();
         engine.start_sessions(&session, &[bundle]).unwrap();
@@ -797,9 +750,9 @@ mod tests {
             assert!(got.status.iter().all(|&status| status == 0), "{:?}", got.status);
         };
         let under_way = {
-            let engine = leased_store(&path, 1_900);
+            let engine = opened(&path, Durability::Leased(1_900));
             let [desk, bell] = ["desk", "bell"].map(|name| engine.create_account(name).unwrap());
-            let bundle = bundle_of(&engine, bell);
+            let bundle = engine.prekeys(bell, 0, false).unwrap().bundle(None);
             engine.start_sessions(&engine.sessions(&[desk], &["bell"]).unwrap(), &[bundle]).unwrap();
             let (desk, bell) = handles(&engine);
             receive(&engine, &bell, send(&engine, &desk, 1));
@@ -807,12 +760,12 @@ mod tests {
             send(&engine, &desk, 1_000)
         };
         for _ in 0..3 {
-            let engine = leased_store(&path, 1_900);
+            let engine = opened(&path, Durability::Leased(1_900));
             let (desk, bell) = handles(&engine);
             // Several frames of a session, so that it is written whole. Dropped and not closed: as a crash is.
             receive(&engine, &desk, send(&engine, &bell, 2));
         }
-        let engine = leased_store(&path, 1_900);
+        let engine = opened(&path, Durability::Leased(1_900));
         let (desk, bell) = handles(&engine);
         let next = send(&engine, &desk, 1);
         receive(&engine, &bell, under_way);

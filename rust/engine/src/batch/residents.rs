@@ -29,8 +29,12 @@ pub(super) struct Residents {
 }
 
 impl Residents {
-    /// `durable`: whether there is a store to load sessions from.
-    pub(super) fn new(most: Option<usize>, durable: bool) -> Result<Self, Error> {
+    pub(super) fn new(most: Option<usize>) -> Self {
+        Self { most, evicting: Mutex::default(), loaded: AtomicU64::new(0), evicted: AtomicU64::new(0) }
+    }
+
+    /// Refuses a limit of nothing, and one where there is no store to load sessions from (`durable`).
+    pub(super) fn check(most: Option<usize>, durable: bool) -> Result<(), Error> {
         match most {
             Some(0) => {
                 let text = "resident_sessions: 0; give at least 1, or leave it away to keep every session in memory";
@@ -41,9 +45,7 @@ impl Residents {
                             open a store that outlives the process";
                 Err(Error::Malformed(text.into()))
             }
-            most => {
-                Ok(Self { most, evicting: Mutex::default(), loaded: AtomicU64::new(0), evicted: AtomicU64::new(0) })
-            }
+            _ => Ok(()),
         }
     }
 
@@ -131,22 +133,15 @@ mod tests {
 
     use super::*;
     use crate::store::memory::MemoryStore;
-    use crate::store::{Changes, FoundAt, FoundTag, Key, Kind, Store};
+    use crate::store::passing::Passing;
+    use crate::store::{Changes, Store};
     use crate::{Bundle, Durability, Location, Options, Packed, Rows, Secret};
 
     fn options(folder: &tempfile::TempDir, most: usize, durability: Durability) -> Options {
         let path = folder.path().join("store.db");
-        Options {
-            location: Location::Sqlite { path, key: Secret::copy_of(&[1; 32]), generation: None },
-            threads: 1,
-            backend: Backend::detect().unwrap(),
-            refuse_identity_changes: false,
-            padding: false,
-            durability,
-            receive_buffer: None,
-            resident_sessions: Some(most),
-            seed: None,
-        }
+        let location = Location::Sqlite { path, key: Secret::copy_of(&[1; 32]), generation: None };
+        let options = Options::new(location, Backend::detect().unwrap());
+        Options { durability, resident_sessions: Some(most), ..options }
     }
 
     /// An engine with a session to each of some peers.
@@ -154,19 +149,10 @@ mod tests {
         let engine = Engine::open(options(folder, most, durability)).unwrap();
         let [desk, bell] = ["desk", "bell"].map(|name| engine.create_account(name).unwrap());
         let upload = engine.prekeys(bell, 0, false).unwrap();
-        let (id, key, signature) = upload.signed_prekey;
-        let bundle = || Bundle {
-            registration_id: upload.registration_id,
-            identity: upload.identity.to_vec(),
-            signed_prekey_id: id,
-            signed_prekey: key.to_vec(),
-            signature: signature.to_vec(),
-            one_time: None,
-        };
         let names: Vec<String> = (0..peers).map(|i| format!("peer {i}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let handles = engine.sessions(&[desk], &names).unwrap();
-        let bundles: Vec<Bundle> = (0..peers).map(|_| bundle()).collect();
+        let bundles: Vec<Bundle> = (0..peers).map(|_| upload.bundle(None)).collect();
         assert_eq!(engine.start_sessions(&handles, &bundles).unwrap().status, vec![0; peers]);
         (engine, handles)
     }
@@ -279,80 +265,12 @@ mod tests {
         engine.close().unwrap();
     }
 
-    /// A store that takes nothing while it is told so.
-    struct Full(Box<dyn Store>, Arc<AtomicBool>);
-
-    impl Store for Full {
-        fn durable(&self) -> bool {
-            self.0.durable()
-        }
-        fn accounts(&mut self) -> Result<Vec<(u32, String)>, Error> {
-            self.0.accounts()
-        }
-        fn create_account(&mut self, name: &str, changes: &mut dyn FnMut(u32) -> Changes) -> Result<u32, Error> {
-            self.0.create_account(name, changes)
-        }
-        fn delete_account(&mut self, account: u32) -> Result<(), Error> {
-            self.0.delete_account(account)
-        }
-        fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
-            self.0.load(keys, found)
-        }
-        fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error> {
-            self.0.scan(account, kind, found)
-        }
-        fn commit(&mut self, changes: Changes) -> Result<(), Error> {
-            if self.1.load(Ordering::SeqCst) {
-                Err(Error::Store("the disk is full".into()))
-            } else {
-                self.0.commit(changes)
-            }
-        }
-        fn size_bytes(&mut self) -> Result<u64, Error> {
-            self.0.size_bytes()
-        }
-        fn close(&mut self) -> Result<(), Error> {
-            self.0.close()
-        }
-    }
-
-    /// A store that says of a commit that it failed, though it did not, and of all that follow.
-    struct Unknown(Box<dyn Store>, Arc<AtomicBool>, bool);
-
-    impl Store for Unknown {
-        fn durable(&self) -> bool {
-            self.0.durable()
-        }
-        fn accounts(&mut self) -> Result<Vec<(u32, String)>, Error> {
-            self.0.accounts()
-        }
-        fn create_account(&mut self, name: &str, changes: &mut dyn FnMut(u32) -> Changes) -> Result<u32, Error> {
-            self.0.create_account(name, changes)
-        }
-        fn delete_account(&mut self, account: u32) -> Result<(), Error> {
-            self.0.delete_account(account)
-        }
-        fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
-            self.0.load(keys, found)
-        }
-        fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error> {
-            self.0.scan(account, kind, found)
-        }
-        fn commit(&mut self, changes: Changes) -> Result<(), Error> {
-            // As SqliteStore: what failed once may be done, and what comes after is refused.
-            if self.2 {
-                return Err(Error::Store("could not be written to before".into()));
-            }
-            self.2 = self.1.load(Ordering::SeqCst);
-            let done = self.0.commit(changes);
-            if self.2 { Err(Error::Store("a disk that fails".into())) } else { done }
-        }
-        fn size_bytes(&mut self) -> Result<u64, Error> {
-            self.0.size_bytes()
-        }
-        fn close(&mut self) -> Result<(), Error> {
-            self.0.close()
-        }
+    /// From here on commits end as told.
+    fn over(engine: &Engine, commit: impl FnMut(&mut dyn Store, Changes) -> Result<(), Error> + Send + 'static) {
+        let mut store = engine.store();
+        let nothing: Box<dyn Store> = Box::new(MemoryStore::default());
+        let inner = std::mem::replace(&mut *store, nothing);
+        *store = Passing::over(inner, commit);
     }
 
     /// A commit that failed may be on the disk all the same.
@@ -366,12 +284,16 @@ mod tests {
             for _ in 0..20 {
                 frames.extend([sends(&engine, &handles[..4]).data.to_vec()]);
             }
-            {
-                let mut store = engine.store();
-                let nothing: Box<dyn Store> = Box::new(MemoryStore::default());
-                let inner = std::mem::replace(&mut *store, nothing);
-                *store = Box::new(Unknown(inner, Arc::clone(&failing), false));
-            }
+            let (told, mut failed) = (Arc::clone(&failing), false);
+            // As SqliteStore: what failed once may be done, and what comes after is refused.
+            over(&engine, move |store, changes| {
+                if failed {
+                    return Err(Error::Store("could not be written to before".into()));
+                }
+                failed = told.load(Ordering::SeqCst);
+                let done = store.commit(changes);
+                if failed { Err(Error::Store("a disk that fails".into())) } else { done }
+            });
             failing.store(true, Ordering::SeqCst);
             assert!(send(&engine, &handles[4..]).is_err());
             for _ in 0..4 {
@@ -399,12 +321,14 @@ mod tests {
             sends(&engine, &handles[..4]);
         }
         let full = Arc::new(AtomicBool::new(false));
-        {
-            let mut store = engine.store();
-            let nothing: Box<dyn Store> = Box::new(MemoryStore::default());
-            let inner = std::mem::replace(&mut *store, nothing);
-            *store = Box::new(Full(inner, Arc::clone(&full)));
-        }
+        let told = Arc::clone(&full);
+        over(&engine, move |store, changes| {
+            if told.load(Ordering::SeqCst) {
+                Err(Error::Store("the disk is full".into()))
+            } else {
+                store.commit(changes)
+            }
+        });
         full.store(true, Ordering::SeqCst);
         let evicted = engine.stats().unwrap().sessions_evicted;
         assert!(matches!(send(&engine, &handles[4..]), Err(Error::Store(_))));

@@ -7,7 +7,7 @@ use interlane_crash::{Call, Dice, Disk, Failure};
 use interlane_lanes::Backend;
 use tempfile::TempDir;
 
-use super::planted::{Planted, Untrue};
+use super::planted::{Planted, untrue};
 use crate::batch::Turn;
 use crate::store::Store;
 use crate::store::simulated::{Server, SimulatedStore};
@@ -142,19 +142,17 @@ impl Desk {
     }
 
     pub(super) fn options(&self) -> Options {
+        let location = match &self.kept {
+            Kept::Sqlite(folder) => Location::Sqlite { path: folder.path(), key: operator_key(), generation: None },
+            Kept::Shared { .. } => Location::Memory,
+        };
+        let backend = Backend::detect().expect("INTERLANE_BACKEND is one of this machine");
         Options {
-            location: match &self.kept {
-                Kept::Sqlite(folder) => Location::Sqlite { path: folder.path(), key: operator_key(), generation: None },
-                Kept::Shared { .. } => Location::Memory,
-            },
-            threads: 1,
-            backend: Backend::detect().expect("INTERLANE_BACKEND is one of this machine"),
-            refuse_identity_changes: false,
             padding: self.manner.padding,
             durability: self.manner.durability,
             receive_buffer: self.manner.buffer,
             resident_sessions: self.manner.residents,
-            seed: None,
+            ..Options::new(location, backend)
         }
     }
 
@@ -169,7 +167,7 @@ impl Desk {
             Kept::Shared { server, name } => Box::new(SimulatedStore::open(server, name)?),
         };
         let store = match self.manner.planted {
-            Some(planted) => Box::new(Untrue::new(store, planted)),
+            Some(planted) => untrue(store, planted),
             None => store,
         };
         Engine::over(store, self.options())

@@ -13,7 +13,7 @@ use super::story::{Fault, Story};
 use crate::batch::{backup, tap};
 use crate::machine::simulated::Machine;
 use crate::store::simulated::{Server, Snapshot, Trouble};
-use crate::{AccountId, BufferLimits, Bundle, Durability, Engine, Error, Packed, Rows, Status, Upload};
+use crate::{AccountId, BufferLimits, Bundle, Durability, Engine, Error, Packed, Rows, Status};
 
 /// Somebody with an account.
 struct Person {
@@ -500,17 +500,9 @@ impl World {
         let Some(upload) = self.ask(desk, |engine| engine.prekeys(id, one_time, rotate)) else { return false };
         self.written += 1;
         self.story.tell(|| format!("{} uploads {one_time} prekeys", self.people[person].name));
-        let Upload { registration_id, identity, signed_prekey: (signed_prekey_id, key, signature), one_time } = upload;
         let listing = &mut self.people[person].listing;
-        listing.bundle = Some(Bundle {
-            registration_id,
-            identity: identity.to_vec(),
-            signed_prekey_id,
-            signed_prekey: key.to_vec(),
-            signature: signature.to_vec(),
-            one_time: None,
-        });
-        listing.one_time.extend(one_time.into_iter().map(|(id, key)| (id, key.to_vec())));
+        listing.bundle = Some(upload.bundle(None));
+        listing.one_time.extend(upload.one_time.into_iter().map(|(id, key)| (id, key.to_vec())));
         true
     }
 

@@ -12,6 +12,8 @@ pub(crate) mod backup;
 mod contract;
 mod generation;
 pub(crate) mod memory;
+#[cfg(test)]
+pub(crate) mod passing;
 pub(crate) mod postgres;
 pub(crate) mod sealed;
 #[cfg(test)]
@@ -91,6 +93,15 @@ impl Key {
         bytes[4] = self.kind as u8;
         bytes[5..].copy_from_slice(&self.tag);
         bytes
+    }
+
+    /// The first and the last key of those whose bytes begin so.
+    fn bounds(prefix: &[u8]) -> [[u8; 21]; 2] {
+        [0, 255].map(|filling| {
+            let mut key = [filling; 21];
+            key[..prefix.len()].copy_from_slice(prefix);
+            key
+        })
     }
 
     fn of_bytes(bytes: &[u8]) -> Option<Self> {

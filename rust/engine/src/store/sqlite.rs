@@ -569,7 +569,7 @@ impl Store for SqliteStore {
             connection
                 .execute("UPDATE data_keys SET wrapped = zeroblob(length(wrapped)) WHERE account = ?1", [account])?;
             store.fold_all(connection, Some(account))?;
-            let [first, last] = bounds(&account.to_be_bytes());
+            let [first, last] = Key::bounds(&account.to_be_bytes());
             connection.execute("DELETE FROM rows WHERE key BETWEEN ?1 AND ?2", params![&first[..], &last[..]])?;
             // A number of its own: a copy from before is an old one.
             set_folded(connection, store.sequence + 1)
@@ -850,15 +850,6 @@ fn set_folded(connection: &Connection, sequence: u64) -> Result<(), Fault> {
 fn sweep(connection: &Connection, sequence: u64) -> Result<(), Fault> {
     connection.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([sequence as i64])?;
     Ok(())
-}
-
-/// The first and the last key that begins so.
-fn bounds(prefix: &[u8]) -> [[u8; 21]; 2] {
-    [0, 255].map(|filling| {
-        let mut key = [filling; 21];
-        key[..prefix.len()].copy_from_slice(prefix);
-        key
-    })
 }
 
 /// The account, length and content of the section that `block` begins with.

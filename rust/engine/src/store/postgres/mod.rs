@@ -429,7 +429,7 @@ impl Store for PostgresStore {
         self.ready()?;
         let shard = self.accounts.get(&account).ok_or_else(|| super::no_account(account))?.shard;
         let (shards, epochs, versions) = self.known([shard].into_iter());
-        let [first, last] = bounds(&account.to_be_bytes());
+        let [first, last] = Key::bounds(&account.to_be_bytes());
         let (id, first, last) = (i64::from(account), &first[..], &last[..]);
         let deleted = self.link.ask(STORE_LONG_PATIENCE, async |up| {
             let statement = &up.statements.delete_account;
@@ -480,7 +480,7 @@ impl Store for PostgresStore {
     fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error> {
         self.ready()?;
         self.check_here([account])?;
-        let [first, last] = bounds(&[&account.to_be_bytes()[..], &[kind as u8]].concat());
+        let [first, last] = Key::bounds(&[&account.to_be_bytes()[..], &[kind as u8]].concat());
         let mut last_seen = first.to_vec();
         // The first key is excluded where pages follow one another, and the key of all zeros is one of ours.
         let mut begin = true;
@@ -604,21 +604,12 @@ impl Store for PostgresStore {
     }
 }
 
-/// The first and the last key that begins so.
-fn bounds(prefix: &[u8]) -> [[u8; 21]; 2] {
-    [0, 255].map(|filling| {
-        let mut key = [filling; 21];
-        key[..prefix.len()].copy_from_slice(prefix);
-        key
-    })
-}
-
 /// The first and the last key of one kind, for each account.
 fn ranges(accounts: &[u32], kind: Kind) -> (Vec<[u8; 21]>, Vec<[u8; 21]>) {
     accounts
         .iter()
         .map(|account| {
-            let [first, last] = bounds(&[&account.to_be_bytes()[..], &[kind as u8]].concat());
+            let [first, last] = Key::bounds(&[&account.to_be_bytes()[..], &[kind as u8]].concat());
             (first, last)
         })
         .unzip()

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use zeroize::Zeroizing;
 
 use super::table::{Content, Parts, Table};
-use super::{DataKeys, Fault, bounds, damaged, said, space};
+use super::{DataKeys, Fault, damaged, said, space};
 use crate::store::sealed::{Nonces, Place};
 use crate::store::{Key, Kind};
 
@@ -92,7 +92,7 @@ fn peers_in_one_row(table: &Table<'_>) -> Result<(), Fault> {
 
 /// Rows from one kind to another, as they are.
 fn copy(table: &Table<'_>, account: u32, kinds: [Kind; 2]) -> Result<(), Fault> {
-    let [[first, _], [_, last]] = kinds.map(|kind| bounds(&prefix(account, kind)));
+    let [[first, _], [_, last]] = kinds.map(|kind| Key::bounds(&prefix(account, kind)));
     let sql = "INSERT INTO rows_of_3 SELECT key, body FROM rows WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
     table.connection.prepare_cached(sql)?.execute(params![&first[..], &last[..]])?;
     Ok(())
@@ -106,7 +106,7 @@ fn put_together(table: &Table<'_>, account: u32) -> Result<(), Fault> {
     let mut statements = Kind::OF_A_PEER.map(|_| walk()).into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut walks = Vec::with_capacity(statements.len());
     for (statement, kind) in statements.iter_mut().zip(Kind::OF_A_PEER) {
-        let [first, last] = bounds(&prefix(account, kind));
+        let [first, last] = Key::bounds(&prefix(account, kind));
         let mut walk = statement.query(params![&first[..], &last[..]])?;
         walk.advance()?;
         walks.push(walk);
