@@ -2,7 +2,7 @@
 //! The engine says itself what becomes public (`interlane_lanes::public`); frames and plaintexts become so here, where they
 //! leave it.
 
-use interlane::{AccountId, Bundle, Durability, Engine, Location, Options, Packed, Rows, Upload};
+use interlane::{AccountId, Engine, Location, Options, Packed, Rows};
 
 use crate::kernels::{Given, Outputs, Probe};
 use crate::marks::{reveal, secret};
