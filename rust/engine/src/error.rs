@@ -64,6 +64,24 @@ impl Status {
         Self::Conflict,
     ];
 
+    /// Whether a row that ends so was answered by what is known of its session, sender key or prekeys, and changed none
+    /// of it.
+    pub(crate) fn tells_of_state(self) -> bool {
+        match self {
+            Self::NoSession
+            | Self::Duplicate
+            | Self::TooFarAhead
+            | Self::Invalid
+            | Self::UntrustedIdentity
+            | Self::NoPrekey
+            | Self::NoSenderKey
+            | Self::Exhausted
+            | Self::Redelivered
+            | Self::BufferFull => true,
+            Self::Ok | Self::InvalidBundle | Self::TooLong | Self::UnknownHandle | Self::Busy | Self::Conflict => false,
+        }
+    }
+
     /// The name that users see: `"OK"`, `"NO_SESSION"` …
     pub fn name(self) -> &'static str {
         match self {

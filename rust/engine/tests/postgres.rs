@@ -648,6 +648,48 @@ fn a_partitioned_old_owner_sends_its_leases_at_most() {
     assert_eq!(far.open(&encrypt(&new, &handles, "on"), "on"), PEERS);
 }
 
+/// A row that fails writes nothing that could be refused: the store is asked, for the session may be at the new owner.
+#[test]
+fn an_engine_that_was_replaced_does_not_say_from_memory_that_there_is_no_session() {
+    let Some(bin) = server::available() else { return };
+    let server = Server::start(&bin);
+    for durability in MODES {
+        let url = server.database();
+        let one = gateway_as(&url, "engine=one", durability);
+        let desk = one.create_account("desk").unwrap();
+        let far = engine(Location::Memory);
+        let peer = far.create_account("peer").unwrap();
+        let to_desk = far.sessions(&[peer], &["desk"]).unwrap();
+        let group = far.groups(&[peer], &["group"], &[None]).unwrap();
+        let at_one = one.sessions(&[desk], &["peer"]).unwrap();
+        let senders_at_one = one.groups(&[desk], &["group"], &[Some("peer")]).unwrap();
+        assert_eq!(encrypt(&one, &at_one, "none yet").status, [Status::NoSession as u8]);
+
+        let two = gateway_as(&url, "engine=two", durability);
+        two.move_shards(&[shard(&one)], "two", true).unwrap();
+        let at_two = two.sessions(&[two.account("desk").unwrap().unwrap()], &["peer"]).unwrap();
+        let bundle = far.prekeys(peer, 1, false).unwrap().bundle(Some(0));
+        assert_eq!(two.start_sessions(&at_two, &[bundle]).unwrap().status, [0]);
+        let first = encrypt(&two, &at_two, "from two");
+        let opened = far.decrypt(&to_desk, &first.kinds, Packed::new(&first.data, &first.offsets).unwrap()).unwrap();
+        assert_eq!(opened.status, [0]);
+
+        let conflict = [Status::Conflict as u8];
+        let answer = encrypt(&far, &to_desk, "to desk");
+        let frames = Packed::new(&answer.data, &answer.offsets).unwrap();
+        far.group_distribute(&group).unwrap();
+        let (data, offsets) = packed(&["to all"]);
+        let to_all = far.group_encrypt(&group, Packed::new(&data, &offsets).unwrap()).unwrap();
+        let group_frames = Packed::new(&to_all.data, &to_all.offsets).unwrap();
+        assert_eq!(one.group_decrypt(&senders_at_one, group_frames).unwrap().status, conflict);
+        assert_eq!(encrypt(&one, &at_one, "still none").status, conflict);
+        assert_eq!(one.decrypt(&at_one, &answer.kinds, frames).unwrap().status, conflict);
+        assert_eq!(two.decrypt(&at_two, &answer.kinds, frames).unwrap().status, [0]);
+        // Its owner is believed.
+        assert_eq!(two.decrypt(&at_two, &answer.kinds, frames).unwrap().status, [Status::Redelivered as u8]);
+    }
+}
+
 /// The account's shard.
 fn shard(engine: &Engine) -> u32 {
     engine.shards().unwrap().into_iter().find(|shard| shard.accounts == 1).unwrap().number

@@ -232,7 +232,8 @@ impl Account {
         call(py, || engine.trust(&handles, &identities)).map(Rows::new)
     }
 
-    /// Drops the sessions with these peers, current and archived, but not their trusted identities.
+    /// Drops the sessions with these peers, current and archived, but not their trusted identities. Nothing remembers
+    /// their frames then: a first one that named no one-time prekey opens again if it is delivered again.
     fn forget(&self, py: Python<'_>, peers: &Bound<'_, PyAny>) -> PyResult<Rows> {
         let handles = self.handles(peers)?;
         let engine = &self.engine.get().inner;

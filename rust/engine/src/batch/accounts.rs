@@ -418,6 +418,7 @@ impl Account {
 /// The accounts that a run meets, each looked up once: rows refer to them by their place here.
 pub(crate) struct RunAccounts<'e> {
     all: &'e Roll,
+    away: &'e [(u32, Status)],
     met: Vec<Arc<Account>>,
     /// Made when a second account is met.
     places: Option<hashbrown::HashMap<u32, Result<usize, Status>>>,
@@ -425,8 +426,9 @@ pub(crate) struct RunAccounts<'e> {
 }
 
 impl<'e> RunAccounts<'e> {
-    pub(crate) fn new(all: &'e Roll) -> Self {
-        Self { all, met: Vec::new(), places: None, last: None }
+    /// `away`: [`Plan::away`](super::plan::Plan::away).
+    pub(crate) fn new(all: &'e Roll, away: &'e [(u32, Status)]) -> Self {
+        Self { all, away, met: Vec::new(), places: None, last: None }
     }
 
     /// The place of an account, or how its rows end: it was deleted, or is not this engine's.
@@ -437,17 +439,20 @@ impl<'e> RunAccounts<'e> {
             return place;
         }
         let place = match (self.last, &mut self.places) {
-            (None, _) => Self::meet(self.all, &mut self.met, id),
+            (None, _) => Self::meet(self.all, self.away, &mut self.met, id),
             (Some(last), places) => {
                 let places = places.get_or_insert_with(|| hashbrown::HashMap::from([last]));
-                *places.entry(id).or_insert_with(|| Self::meet(self.all, &mut self.met, id))
+                *places.entry(id).or_insert_with(|| Self::meet(self.all, self.away, &mut self.met, id))
             }
         };
         self.last = Some((id, place));
         place
     }
 
-    fn meet(all: &Roll, met: &mut Vec<Arc<Account>>, id: u32) -> Result<usize, Status> {
+    fn meet(all: &Roll, away: &[(u32, Status)], met: &mut Vec<Arc<Account>>, id: u32) -> Result<usize, Status> {
+        if let Ok(at) = away.binary_search_by_key(&id, |&(account, _)| account) {
+            return Err(away[at].1);
+        }
         met.push(Arc::clone(all.standings().here(id)?));
         Ok(met.len() - 1)
     }

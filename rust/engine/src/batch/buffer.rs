@@ -149,15 +149,15 @@ impl Account {
 
 impl Engine {
     /// Looks the frames of a planned call up. `owner` gives a slot's account and tag, `kind` a row's kind of frame.
-    pub(super) fn arrivals(
-        &self,
-        plan: &Plan<'_>,
+    pub(super) fn arrivals<'a>(
+        &'a self,
+        plan: &'a Plan<'_>,
         frames: Packed<'_>,
         owner: impl Fn(u32) -> (u32, [u8; 16]),
         kind: impl Fn(usize) -> u8 + Sync,
-    ) -> Result<Arrivals<'_>, Error> {
+    ) -> Result<Arrivals<'a>, Error> {
         let mut arrivals = Arrivals {
-            accounts: self.accounts_of_run(),
+            accounts: self.accounts_of_run(plan),
             owners: Vec::new(),
             tags: Vec::new(),
             settled: HashMap::new(),

@@ -138,7 +138,7 @@ pub(super) fn open<'a>(engine: &'a Engine, plan: &Plan<'_>, entries: &[Entry], i
     let mut run = Run {
         engine,
         incoming,
-        accounts: engine.accounts_of_run(),
+        accounts: engine.accounts_of_run(plan),
         receivers: Vec::new(),
         used: HashSet::new(),
         repeats: Repeats::default(),

@@ -67,7 +67,7 @@ pub(super) fn seal(
     randomness: Option<&Randomness>,
 ) -> Sealed {
     let mut sealed = Sealed::default();
-    let mut accounts = engine.accounts_of_run();
+    let mut accounts = engine.accounts_of_run(plan);
     let (mut senders, rows) =
         gather(engine, plan, entries, plaintexts, randomness, &mut accounts, &mut sealed.outcomes);
     let place = |row: &Outgoing| (row.sender as usize, row.wave);

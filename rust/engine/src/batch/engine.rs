@@ -379,8 +379,8 @@ impl Engine {
         self.pads_messages().then(|| self.source.call(self.backend, rows)).transpose()
     }
 
-    pub(super) fn accounts_of_run(&self) -> RunAccounts<'_> {
-        RunAccounts::new(&self.roll)
+    pub(super) fn accounts_of_run<'a>(&'a self, plan: &'a Plan<'_>) -> RunAccounts<'a> {
+        RunAccounts::new(&self.roll, &plan.away)
     }
 
     /// What runs the crypto.
@@ -630,7 +630,8 @@ impl Engine {
         self.or_busy(handles.len(), ended)
     }
 
-    /// Drops the sessions with these peers, current and archived; their trusted identities stay.
+    /// Drops the sessions with these peers, current and archived; their trusted identities stay. Nothing remembers their
+    /// frames then: a first one that named no one-time prekey opens again if it is delivered again.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -647,7 +648,7 @@ impl Engine {
     fn change(&self, handles: &[u64], change: impl Fn(usize, &mut Peer) -> Dirty) -> Result<Rows, Error> {
         let plan = self.plan(handles, Vec::new())?;
         let mut outcomes = unknown(&plan);
-        let mut accounts = self.accounts_of_run();
+        let mut accounts = self.accounts_of_run(&plan);
         let (mut changed, mut changes) = (Vec::with_capacity(plan.entries.len()), Changes::default());
         for entry in &plan.entries {
             let (key, mut peer) = {
@@ -667,10 +668,10 @@ impl Engine {
             }
             changed.push((entry.slot, peer));
         }
-        let refused = self.commit(changes, &sessions(&changed))?;
+        let committed = self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
         let mut results = [(outcomes, Bytes::default())];
-        refused.strike(&plan, |slot| self.account_of(slot), &mut results);
+        self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
         Ok(Rows::assemble(handles.len(), borrow(&results)))
     }
 
@@ -715,28 +716,33 @@ impl Engine {
         if self.any_away() {
             self.call_back(&self.accounts_of(handles))?;
         }
-        let named: Vec<(u32, u32)> = {
-            let standings = self.standings();
-            prekeys.iter().copied().filter(|&(account, _)| standings.here(account).is_ok()).collect()
-        };
-        let mut keys: Vec<Key> = named
-            .iter()
-            .map(|&(account, id)| Key { account, kind: RowKind::OneTimePrekey, tag: prekey_tag(id) })
-            .collect();
-        let plan = self.claims.claim(handles, self.columns.len(), prekeys);
+        let mut plan = self.claims.claim(handles, self.columns.len(), prekeys.clone());
         self.columns.begin_call();
-        let mut unloaded = Vec::new();
-        if self.columns.any_unloaded() {
-            let mut accounts = self.accounts_of_run();
+        let (mut named, mut keys, mut unloaded, mut away) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        if self.columns.any_unloaded() || !prekeys.is_empty() {
+            let mut accounts = self.accounts_of_run(&plan);
+            for (account, id) in prekeys {
+                match accounts.find(account) {
+                    Err(status) => away.push((account, status)),
+                    Ok(_) => {
+                        named.push((account, id));
+                        keys.push(Key { account, kind: RowKind::OneTimePrekey, tag: prekey_tag(id) });
+                    }
+                }
+            }
             let pages = self.columns.pages();
-            for entry in &plan.entries {
-                if pages.is_unloaded(entry.slot) && accounts.find(pages.account(entry.slot)).is_ok() {
-                    unloaded.push(entry.slot);
-                    let (account, tag) = (pages.account(entry.slot), pages.tag(entry.slot));
-                    keys.extend(PEER_KINDS.map(|kind| Key { account, kind, tag }));
+            for entry in plan.entries.iter().filter(|entry| pages.is_unloaded(entry.slot)) {
+                let (account, tag) = (pages.account(entry.slot), pages.tag(entry.slot));
+                match accounts.find(account) {
+                    Err(status) => away.push((account, status)),
+                    Ok(_) => {
+                        unloaded.push(entry.slot);
+                        keys.extend(PEER_KINDS.map(|kind| Key { account, kind, tag }));
+                    }
                 }
             }
         }
+        plan.note_away(away);
         if !unloaded.is_empty() {
             self.make_room(unloaded.len())?;
         }
@@ -848,9 +854,9 @@ impl Engine {
             changes.append(rows);
             changed.extend(peers);
         }
-        let refused = self.commit(changes, &sessions(&changed))?;
+        let committed = self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
-        refused.strike(&plan, |slot| self.account_of(slot), &mut outcomes);
+        self.vouch(committed, &plan, |slot| self.account_of(slot), &mut outcomes);
         let rows = Rows::assemble(handles.len(), borrow(&outcomes));
         self.count(&rows, None);
         Ok(rows)
@@ -882,8 +888,8 @@ impl Engine {
             low.extend(run.low);
         }
         let chains: Vec<ChainAt> = written.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect();
-        let refused = self.commit(changes, &chains)?;
-        refused.strike(&plan, |slot| self.account_of(slot), &mut results);
+        let committed = self.commit(changes, &chains)?;
+        self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();
@@ -946,8 +952,8 @@ impl Engine {
             changed.extend(run.changed);
             consumed.extend(run.consumed);
         }
-        let refused = self.commit(changes, &sessions(&changed))?;
-        refused.strike(&plan, |slot| self.account_of(slot), &mut results);
+        let committed = self.commit(changes, &sessions(&changed))?;
+        self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
         results.push((unknown(&plan), Bytes::default()));
         let put_back = || {
             let pages = self.columns.pages();

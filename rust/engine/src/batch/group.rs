@@ -243,19 +243,26 @@ impl Engine {
         if self.any_away() {
             self.call_back(&self.groups.accounts_of(handles))?;
         }
-        let plan = self.groups.claims.claim(handles, self.groups.len(), Vec::new());
-        let (mut keys, mut unloaded) = (Vec::new(), Vec::new());
-        let mut accounts = self.accounts_of_run();
+        let mut plan = self.groups.claims.claim(handles, self.groups.len(), Vec::new());
+        let (mut keys, mut unloaded, mut away) = (Vec::new(), Vec::new(), Vec::new());
         {
+            let mut accounts = self.accounts_of_run(&plan);
             let slots = self.groups.slots();
             for entry in &plan.entries {
                 let slot = slots.of(entry.slot);
-                if slot.unloaded && accounts.find(slot.account).is_ok() {
-                    unloaded.push(entry.slot);
-                    keys.extend([slot.key(), Key { kind: RowKind::Holders, ..slot.key() }]);
+                if !slot.unloaded {
+                    continue;
+                }
+                match accounts.find(slot.account) {
+                    Err(status) => away.push((slot.account, status)),
+                    Ok(_) => {
+                        unloaded.push(entry.slot);
+                        keys.extend([slot.key(), Key { kind: RowKind::Holders, ..slot.key() }]);
+                    }
                 }
             }
         }
+        plan.note_away(away);
         if !keys.is_empty() {
             self.load(&keys, &mut |at, body| {
                 let slots = self.groups.slots();
@@ -280,7 +287,7 @@ impl Engine {
 
     /// Copies the sender keys of some entries; rows that have none of the wanted sort end here.
     fn scratches(&self, plan: &Plan<'_>, entries: &[Entry], ours: bool, ended: &mut Ended) -> Vec<(usize, Entry)> {
-        let mut accounts = self.accounts_of_run();
+        let mut accounts = self.accounts_of_run(plan);
         let slots = self.groups.slots();
         let mut kept = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -311,7 +318,7 @@ impl Engine {
         let mut scratches: Vec<&mut Scratch> =
             runs.iter_mut().flat_map(|run| &mut run.scratches).filter(|scratch| scratch.dirty).collect();
         let put = self.put_scratches(&mut changes, &mut scratches, rekeyed);
-        let refused = self.commit(changes, &put.chains)?;
+        let committed = self.commit(changes, &put.chains)?;
         let mut results = vec![(unknown(plan), Bytes::default())];
         let slots = self.groups.slots();
         for run in runs {
@@ -326,8 +333,8 @@ impl Engine {
             }
             results.push((run.outcomes, run.bytes));
         }
-        refused.strike(plan, |slot| slots.of(slot).account, &mut results);
         drop(slots);
+        self.vouch(committed, plan, |slot| self.groups.slots().of(slot).account, &mut results);
         self.note_leases(put.waited, put.low);
         Ok(Rows::assemble(n, borrow(&results)))
     }
@@ -830,7 +837,7 @@ impl Engine {
         if self.durable() {
             let mut changes = Changes::default();
             records::put(&mut changes, Key { kind: RowKind::Holders, ..key }, &holders);
-            self.commit(changes, &[])?.raise()?;
+            self.commit(changes, &[])?.refused.raise()?;
         }
         self.groups.slots().of(plan.entries[0].slot).holders = holders;
         Ok(())

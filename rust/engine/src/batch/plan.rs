@@ -5,6 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::error::Status;
+
 /// No further row.
 const END: u32 = u32::MAX;
 
@@ -22,6 +24,9 @@ pub(crate) struct Plan<'c> {
     pub(crate) entries: Vec<Entry>,
     /// Rows whose handle is not one.
     pub(crate) unknown: Vec<u32>,
+    /// Accounts that were not here when the call's state was read, and how their rows end: also where one has come back
+    /// since, for then there is a state that was not read. In the order of their numbers.
+    pub(crate) away: Vec<(u32, Status)>,
     next: Vec<u32>,
     claims: &'c Claims,
     token: u32,
@@ -63,6 +68,7 @@ impl Claims {
         let mut plan = Plan {
             entries: Vec::with_capacity(handles.len()),
             unknown: Vec::new(),
+            away: Vec::new(),
             next: vec![END; handles.len()],
             claims: self,
             token,
@@ -112,7 +118,15 @@ impl Claims {
             }
         }
         held.count += entries.len();
-        Plan { entries, unknown: Vec::new(), next: Vec::new(), claims: self, token, prekeys: Vec::new() }
+        Plan {
+            entries,
+            unknown: Vec::new(),
+            away: Vec::new(),
+            next: Vec::new(),
+            claims: self,
+            token,
+            prekeys: Vec::new(),
+        }
     }
 }
 
@@ -184,6 +198,13 @@ impl Drop for Plan<'_> {
 }
 
 impl Plan<'_> {
+    /// Accounts that are not here while the call's state is read; each may be named more than once.
+    pub(crate) fn note_away(&mut self, mut away: Vec<(u32, Status)>) {
+        away.sort_unstable_by_key(|&(account, _)| account);
+        away.dedup_by_key(|&mut (account, _)| account);
+        self.away = away;
+    }
+
     /// An entry's rows, in order.
     pub(crate) fn rows_of(&self, entry: &Entry) -> impl Iterator<Item = u32> {
         let mut row = entry.first_row;

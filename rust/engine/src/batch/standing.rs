@@ -155,18 +155,21 @@ impl Roll {
     }
 }
 
+/// What came of a call's commit.
+#[derive(Default)]
+pub(super) struct Committed {
+    /// The accounts whose rows were among the changes: where it is not known any more that one is here, this has told.
+    accounts: BTreeSet<u32>,
+    pub(super) refused: Refused,
+}
+
 /// Accounts whose part of a batch was not written, and how their rows end.
 #[derive(Default)]
 pub(super) struct Refused(Vec<(u32, Status)>);
 
 impl Refused {
     /// Ends the rows of these accounts.
-    pub(super) fn strike(
-        &self,
-        plan: &Plan<'_>,
-        account_of: impl Fn(u32) -> u32,
-        results: &mut [(Vec<Outcome>, Bytes)],
-    ) {
+    fn strike(&self, plan: &Plan<'_>, account_of: impl Fn(u32) -> u32, results: &mut [(Vec<Outcome>, Bytes)]) {
         if self.0.is_empty() {
             return;
         }
@@ -228,12 +231,12 @@ impl Engine {
     /// # Errors
     /// [`Error::Busy`]: it is not known to be written, and the accounts are away where memory may differ from the
     /// store. [`Error::Store`], [`Error::Closed`]: nothing was written.
-    pub(super) fn commit(&self, changes: Changes, chains: &[ChainAt]) -> Result<Refused, Error> {
+    pub(super) fn commit(&self, changes: Changes, chains: &[ChainAt]) -> Result<Committed, Error> {
         // Also a call that writes nothing: what it has computed may have been given back.
         if self.closed() {
             return Err(Error::Closed);
         }
-        if changes.is_empty() { Ok(Refused::default()) } else { self.commit_with_acknowledged(changes, chains) }
+        if changes.is_empty() { Ok(Committed::default()) } else { self.commit_with_acknowledged(changes, chains) }
     }
 
     /// Commits what was acknowledged.
@@ -244,7 +247,7 @@ impl Engine {
         self.commit_with_acknowledged(Changes::default(), &[]).map(drop)
     }
 
-    fn commit_with_acknowledged(&self, mut changes: Changes, chains: &[ChainAt]) -> Result<Refused, Error> {
+    fn commit_with_acknowledged(&self, mut changes: Changes, chains: &[ChainAt]) -> Result<Committed, Error> {
         let mut store = self.open_store()?;
         let accounts = if self.shared { changes.accounts() } else { BTreeSet::new() };
         let mut acknowledged = take(&mut *self.acknowledged());
@@ -265,7 +268,56 @@ impl Engine {
             self.acknowledged().extend(acknowledged);
         }
         self.note_lost(store.as_mut());
-        done.map(|()| self.refused(&accounts))
+        done.map(|()| Committed { refused: self.refused(&accounts), accounts })
+    }
+
+    /// Ends the rows of accounts that a call's commit has refused.
+    ///
+    /// A row that failed (there is no session, the key is used) writes nothing, so that no commit has told whether its
+    /// account is still here: another engine may have it, with the session that is missing here. On a shared store that
+    /// is asked for such rows, in one statement a call; where it cannot be asked, they are BUSY. Nobody who calls this
+    /// may hold pages or slots.
+    pub(super) fn vouch(
+        &self,
+        committed: Committed,
+        plan: &Plan<'_>,
+        account_of: impl Fn(u32) -> u32,
+        results: &mut [(Vec<Outcome>, Bytes)],
+    ) {
+        let Committed { accounts, mut refused } = committed;
+        if self.shared {
+            let failed: HashSet<u32> = results
+                .iter()
+                .flat_map(|(outcomes, _)| outcomes)
+                .filter(|outcome| outcome.status.tells_of_state())
+                .map(|outcome| outcome.row)
+                .collect();
+            let mut unasked = HashMap::new();
+            for entry in plan.entries.iter().filter(|_| !failed.is_empty()) {
+                let account = account_of(entry.slot);
+                if !accounts.contains(&account) {
+                    unasked.extend(plan.rows_of(entry).filter(|row| failed.contains(row)).map(|row| (row, account)));
+                }
+            }
+            if !unasked.is_empty() {
+                match self.ask_whether_held() {
+                    Ok(()) => refused.0.extend(self.refused(&unasked.into_values().collect()).0),
+                    Err(_) => {
+                        for outcome in results.iter_mut().flat_map(|(outcomes, _)| outcomes) {
+                            if unasked.contains_key(&outcome.row) {
+                                *outcome = Outcome::failed(outcome.row, Status::Busy);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        refused.strike(plan, account_of, results);
+    }
+
+    fn ask_whether_held(&self) -> Result<(), Error> {
+        let mut store = self.open_store()?;
+        self.roll.confirm(store.as_mut())
     }
 
     /// Commits rows of one account, as a call without a claim on its sessions made them.

@@ -52,7 +52,7 @@ pub(super) fn start(
     randomness: &Randomness,
 ) -> Started {
     let mut started = Started::default();
-    let mut accounts = engine.accounts_of_run();
+    let mut accounts = engine.accounts_of_run(plan);
     let (mut initiators, beginnings) = gather(engine, plan, entries, bundles, &mut accounts, &mut started);
     let beginnings = verify(engine, beginnings, &mut started);
     let mut waves = agree(engine, &initiators, &accounts, beginnings, randomness);

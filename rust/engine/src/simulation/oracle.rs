@@ -110,6 +110,8 @@ struct Delivery {
     handled: bool,
     /// By which life of which desk.
     acknowledged: Option<(usize, u64)>,
+    /// Nothing is left that knows it: see [`Oracle::forgets_sessions`].
+    unknown_again: bool,
 }
 
 struct Frame {
@@ -251,6 +253,20 @@ impl Oracle {
         self.newest.retain(|(_, receiver), _| *receiver != person);
         for ((from, _), peers) in &mut self.peers {
             peers.established &= *from != person;
+        }
+    }
+
+    /// Somebody drops the sessions with a peer. A first frame of that peer which named no one-time prekey is new again:
+    /// nothing else remembers it.
+    pub(super) fn forgets_sessions(&mut self, from: usize, peer: usize) {
+        self.disturb(from, peer);
+        for frame in self.frames.iter_mut().filter(|frame| frame.line == Line::Pair(peer, from)) {
+            let first = (frame.kind == Kind::PrekeyMessage as u8).then(|| PrekeyMessage::parse(&frame.bytes)).flatten();
+            if first.is_some_and(|first| first.one_time_id.is_none())
+                && let Some(delivery) = frame.deliveries.get_mut(&from)
+            {
+                delivery.unknown_again = true;
+            }
         }
     }
 
@@ -430,7 +446,7 @@ impl Oracle {
         let seen = self.seen.get(&(found.chain, to)).copied().unwrap_or_default();
         let evicted = (seen.expected - seen.first).saturating_sub(seen.opened) as usize > MAX_SKIPPED_KEYS;
         match status {
-            Status::Ok => assert!(!before.opened, "opened twice: {}", shown()),
+            Status::Ok => assert!(!before.opened || before.unknown_again, "opened twice: {}", shown()),
             Status::Redelivered => {
                 assert!(spent || self.forgot[to], "delivered again before it was opened: {}", shown());
                 assert!(buffer.is_some(), "nothing is buffered, and delivered again: {}", shown());
@@ -463,6 +479,7 @@ impl Oracle {
         let (line, chain, counter) = (found.line, found.chain, found.counter);
         let delivery = self.frames[frame].deliveries.entry(to).or_default();
         delivery.kept_at = Some(delivery.kept_at.map_or(now, |kept_at| kept_at.min(now)));
+        delivery.unknown_again &= status != Status::Ok;
         if !delivery.opened {
             delivery.opened = true;
             let seen = self.seen.entry((chain, to)).or_default();

@@ -1253,7 +1253,7 @@ impl World {
             return;
         }
         let name = self.people[to].name.clone();
-        self.oracle.disturb(from, to);
+        self.oracle.forgets_sessions(from, to);
         if let Some(rows) = self.ask(desk, |engine| engine.forget(&engine.sessions(&[id], &[&name])?)) {
             self.hear(&rows);
             self.story.fault(Fault::SessionsForgotten);
@@ -1433,7 +1433,8 @@ impl World {
     }
 
     fn arrive(&mut self) {
-        for round in 0..8 * self.desks.len() {
+        // Each time a frame may be left for the next.
+        for round in 0..40 * self.desks.len() {
             self.machine.pass(Duration::from_millis(150));
             self.deliver(round % self.desks.len());
             self.handle(|_| true);

@@ -549,6 +549,21 @@ impl Store for SimulatedStore {
         std::mem::take(&mut self.lost).into_iter().collect()
     }
 
+    fn confirm(&mut self) -> Result<(), Error> {
+        self.ready()?;
+        let stored: Vec<(u64, u64, bool)> = self.ask(Sort::Writes, |database| {
+            database.shards.iter().map(|shard| (shard.epoch, shard.holder, shard.wanted.is_some())).collect()
+        })?;
+        for (shard, (epoch, holder, wanted)) in (0..).zip(stored) {
+            match &mut self.holds[shard as usize] {
+                None => {}
+                Some(hold) if hold.epoch == epoch => hold.wanted |= wanted,
+                Some(_) => self.lose(shard, if holder == self.instance { Loss::Stale } else { Loss::Moved }),
+            }
+        }
+        self.hand_over()
+    }
+
     fn elsewhere(&mut self, name: &str) -> Result<Option<String>, Error> {
         self.ready()?;
         let (number, wanted) = (shard_of(name), name.to_owned());
@@ -560,7 +575,8 @@ impl Store for SimulatedStore {
             there.then(|| database.shards[number as usize].clone())
         })?;
         let Some(shard) = found else { return Ok(None) };
-        let ours = shard.owner == self.engine && shard.holder == 0;
+        // Also what it has without knowing: its taking had no answer.
+        let ours = shard.owner == self.engine && (shard.holder == 0 || shard.holder == self.instance);
         let free = shard.owner.is_empty() && !self.drained[number as usize];
         if (ours || free) && shard.lost_from == 0 {
             return Ok(None);

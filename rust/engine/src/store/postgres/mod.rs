@@ -316,12 +316,13 @@ impl Store for PostgresStore {
     fn elsewhere(&mut self, name: &str) -> Result<Option<String>, Error> {
         check_text(name)?;
         self.ready()?;
+        let instance = self.instance;
         let found = self
             .link
-            .ask(STORE_PATIENCE, async |up| up.client.query_opt(&up.statements.whose, &[&name]).await)
+            .ask(STORE_PATIENCE, async |up| up.client.query_opt(&up.statements.whose, &[&name, &instance]).await)
             .map_err(|trouble| self.explain(trouble))?;
         let Some(row) = found else { return Ok(None) };
-        let shard = self.field::<i32>(&row, 0)? as u32;
+        let (shard, taken) = (self.field::<i32>(&row, 0)? as u32, self.field::<bool>(&row, 1)?);
         if self.holds.get(shard as usize).is_some_and(Option::is_some) {
             return Ok(None);
         }
@@ -330,7 +331,7 @@ impl Store for PostgresStore {
             return Err(self.damaged());
         };
         // What nobody has, or is this engine's to take, comes with the next look.
-        let ours = shard.engine == self.link.address.engine && !shard.serving;
+        let ours = shard.engine == self.link.address.engine && (taken || !shard.serving);
         let drained = self.drained[shard.number as usize];
         let free = shard.engine.is_empty() && self.link.address.taking == Taking::Free && !drained;
         let whole = shard.lost_from == 0;

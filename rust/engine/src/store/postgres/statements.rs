@@ -135,7 +135,10 @@ const ACCOUNTS: &str =
     "SELECT id, name, shard, wrapped FROM interlane.accounts WHERE shard = ANY($1::int4[]) ORDER BY id";
 
 /// $1 name.
-const WHERE: &str = "SELECT shard FROM interlane.accounts WHERE name = $1";
+/// An account's shard, and whether this instance has that without knowing: its taking had no answer.
+const WHERE: &str = "
+    SELECT a.shard, s.holder = $2::int8
+    FROM interlane.accounts AS a JOIN interlane.shards AS s ON s.shard = a.shard WHERE a.name = $1";
 
 const SHARDS: &str = "
     SELECT s.shard, s.epoch, s.version, s.owner, s.holder, s.wanted, s.lost_from,
