@@ -32,9 +32,10 @@ test: lint peers ## lint, the Rust tests, the Python tests with live peers
 	cargo test --release --workspace
 	$(BIN)/pytest -q
 
-chaos: $(NATIVE) peers ## cut the power and kill busy gateways for some twenty minutes, with live peers at the other end
+chaos: $(NATIVE) peers ## cut the power, kill busy gateways and primaries, for some half an hour, with live peers at the other end
 	INTERLANE_CHAOS=4 cargo test --release -p interlane --lib store::sqlite -- --nocapture
 	INTERLANE_KILLS=400 $(BIN)/pytest -q -s tests/test_kills.py
+	INTERLANE_FAILOVERS=50 cargo test --release -p interlane --test postgres primary_dies -- --nocapture
 	$(MAKE) simulation
 
 simulation: ## 600,000 faults in simulated histories; INTERLANE_FAULTS, INTERLANE_SEED

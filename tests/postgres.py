@@ -10,6 +10,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -62,11 +63,17 @@ def _user() -> str | None:
     return "postgres" if "postgres" in names else "nobody"
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+@contextmanager
+def _port() -> Iterator[int]:
+    """A port of loopback that nobody else is given meanwhile, whether the server runs or not."""
+    with socket.socket() as bound:
+        # It does not listen. Where both say so, Linux lets the server bind to it too, and listen.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        if sys.platform != "linux":
+            bound.close()
+        yield port
 
 
 @dataclass
@@ -124,7 +131,7 @@ class Server:
 def server() -> Iterator[Server]:
     """One on its own."""
     programs = require()
-    with _folder() as folder, _initialized(programs, folder).running() as running:
+    with _folder() as folder, _port() as port, _initialized(programs, folder, port).running() as running:
         yield running
 
 
@@ -132,9 +139,9 @@ def server() -> Iterator[Server]:
 def pair() -> Iterator[tuple[Server, Server]]:
     """A primary, and the standby that its commits wait for."""
     programs = require()
-    with _folder() as folder:
-        primary = _initialized(programs, folder)
-        standby = Server(programs, folder / "standby", _free_port())
+    with _folder() as folder, _port() as port, _port() as standby_port:
+        primary = _initialized(programs, folder, port)
+        standby = Server(programs, folder / "standby", standby_port)
         # A cluster that was shut down cleanly is a standby's base backup.
         _run("cp", "-r", primary.data, standby.data)
         _run("chmod", "700", standby.data)
@@ -160,12 +167,12 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _initialized(programs: Path, folder: Path) -> Server:
+def _initialized(programs: Path, folder: Path, port: int) -> Server:
     data = folder / "data"
     _run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
     with (data / "postgresql.conf").open("a") as settings:
         settings.write(SETTINGS)
-    return Server(programs, data, _free_port())
+    return Server(programs, data, port)
 
 
 def _run(*command: str | Path) -> None:

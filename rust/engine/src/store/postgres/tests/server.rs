@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 /// Above what a server needs to start on a busy machine.
@@ -87,8 +88,23 @@ fn folder() -> TempDir {
     folder
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port of loopback that nobody else is given while this lives, whether the server runs or not: neither to listen at
+/// nor to connect from. So no client of one server ever meets another.
+struct Port {
+    number: u16,
+    /// Bound to the port and not listening. Where both say so, Linux lets the server bind to it too, and listen.
+    _bound: Option<TcpSocket>,
+}
+
+impl Port {
+    fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let number = socket.local_addr().unwrap().port();
+        // Other systems do not let it: there the port is free again, and a race.
+        Self { number, _bound: cfg!(target_os = "linux").then_some(socket) }
+    }
 }
 
 /// A server that runs.
@@ -98,7 +114,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     watch: Child,
     databases: AtomicU32,
-    /// Behind the server, so that it goes after it.
+    /// Behind the server, as the folder is, so that they go after it.
+    _reserved: Port,
     _folder: Option<TempDir>,
 }
 
@@ -107,7 +124,7 @@ impl Server {
     pub(crate) fn start(bin: &Path) -> Self {
         let folder = folder();
         let data = initialized(bin, folder.path());
-        Self::run(bin, data, free_port(), Some(folder))
+        Self::run(bin, data, Port::reserve(), Some(folder))
     }
 
     /// One whose commits wait for a standby, and that standby.
@@ -118,22 +135,27 @@ impl Server {
         // A cluster that was shut down cleanly is a standby's base backup.
         assert!(command("cp").arg("-r").args([&data, &standby]).status().unwrap().success());
         fs::set_permissions(&standby, fs::Permissions::from_mode(0o700)).unwrap();
-        let port = free_port();
+        let port = Port::reserve();
         append(&data, "synchronous_standby_names = 'standby'\n");
         append(
             &standby,
-            &format!("primary_conninfo = 'host=127.0.0.1 port={port} user=postgres application_name=standby'\n"),
+            &format!(
+                "primary_conninfo = 'host=127.0.0.1 port={} user=postgres application_name=standby'\n",
+                port.number
+            ),
         );
         assert!(command("touch").arg(standby.join("standby.signal")).status().unwrap().success());
         let primary = Self::run(bin, data, port, Some(folder));
-        let standby = Self::run(bin, standby, free_port(), None);
+        let standby = Self::run(bin, standby, Port::reserve(), None);
         primary.wait_for("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'", "1");
         (primary, standby)
     }
 
-    fn run(bin: &Path, data: PathBuf, port: u16, folder: Option<TempDir>) -> Self {
+    fn run(bin: &Path, data: PathBuf, reserved: Port, folder: Option<TempDir>) -> Self {
+        let port = reserved.number;
         let watch = watched(bin, &data, port);
-        let server = Self { bin: bin.to_owned(), data, port, watch, databases: AtomicU32::new(0), _folder: folder };
+        let (bin, databases) = (bin.to_owned(), AtomicU32::new(0));
+        let server = Self { bin, data, port, watch, databases, _reserved: reserved, _folder: folder };
         server.wait();
         server
     }
