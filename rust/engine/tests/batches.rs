@@ -1,7 +1,8 @@
 //! A batch equals its rows one at a time, in order: for any split, any thread count, any mixture of accounts.
 
 use interlane::{
-    AccountId, BufferLimits, Bundle, Durability, Engine, Kind, Location, Options, Packed, Rows, Secret, Status, Upload,
+    AccountId, BufferLimits, Bundle, Durability, Engine, Error, Kind, Location, Options, Packed, Rows, Secret, Status,
+    Upload,
 };
 use interlane_lanes::Backend;
 
@@ -273,4 +274,85 @@ fn threads_share_a_session_without_losing_a_message() {
     let got = engine.decrypt(&[from; 600], &kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
     assert!(got.status.iter().all(|&status| status == 0), "{:?}", got.status);
     assert_eq!(got.data.len(), 600);
+}
+
+/// More sessions than one query looks up, and their prekeys: the same for any thread count, in whatever order they are
+/// asked for. One row that is damaged is the error of the calls that need it.
+#[test]
+fn many_sessions_are_loaded_in_parts() {
+    const PEERS: usize = 2_600;
+    let names: Vec<String> = (0..PEERS).map(|i| format!("peer {i}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut order: Vec<usize> = (0..PEERS).collect();
+    let mut dice = Dice(7);
+    (1..PEERS).for_each(|i| order.swap(i, dice.below(i + 1)));
+    let well = |rows: Rows| {
+        assert!(rows.status.iter().all(|&status| status == Status::Ok as u8));
+        rows
+    };
+    let text = vec![b'x'; PEERS];
+    let offsets: Vec<i64> = (0..=PEERS as i64).collect();
+    let texts = || Packed::new(&text, &offsets).unwrap();
+    let told = [1, 2, 3].map(|threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::Reopened(folder);
+        let found = |opened| {
+            let near = place.engine(threads, opened);
+            let desk = near.account("desk").unwrap().unwrap_or_else(|| near.create_account("desk").unwrap());
+            let handles = near.sessions(&[desk], &names).unwrap();
+            let handles: Vec<u64> = order.iter().map(|&i| handles[i]).collect();
+            (near, desk, handles)
+        };
+        let far = Engine::open(options(2)).unwrap();
+        let customer = far.create_account("customer").unwrap();
+        let theirs = far.sessions(&[customer], &names).unwrap();
+        let (near, desk, _) = found(0);
+        let upload = near.prekeys(desk, PEERS as u32, false).unwrap();
+        near.close().unwrap();
+        let bundles: Vec<Bundle> = (0..PEERS).map(|at| upload.bundle(Some(at))).collect();
+        well(far.start_sessions(&theirs, &bundles).unwrap());
+        let mut told = Vec::new();
+        let mut take = |rows: Rows| told.push((rows.data.to_vec(), rows.events.clone()));
+        // Of nobody is anything stored but of the prekeys, then of all.
+        for opened in 1..3 {
+            let sent = well(far.encrypt(&theirs, texts()).unwrap());
+            let (near, _, handles) = found(opened);
+            let frames: Vec<Vec<u8>> = order.iter().map(|&i| row(&sent, i).to_vec()).collect();
+            let (data, offsets) = pack(&frames);
+            assert_eq!(near.stats().unwrap().sessions, 0);
+            let got = near.decrypt(&handles, &sent.kinds, Packed::new(&data, &offsets).unwrap()).unwrap();
+            take(well(got));
+            take(well(near.encrypt(&handles, texts()).unwrap()));
+            near.close().unwrap();
+        }
+        let (near, _, handles) = found(3);
+        near.warm(&handles).unwrap();
+        assert_eq!(near.stats().unwrap().sessions, PEERS as u64);
+        let sent = well(near.encrypt(&handles, texts()).unwrap());
+        let data = Packed::new(&sent.data, &sent.offsets).unwrap();
+        let theirs: Vec<u64> = order.iter().map(|&i| theirs[i]).collect();
+        well(far.decrypt(&theirs, &sent.kinds, data).unwrap());
+        take(sent);
+        near.close().unwrap();
+
+        let Place::Reopened(folder) = &place else { unreachable!() };
+        let raw = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+        let damage = "UPDATE rows SET body = zeroblob(length(body)) WHERE key =
+            (SELECT key FROM rows WHERE hex(substr(key, 5, 1)) = '04' ORDER BY key LIMIT 1 OFFSET 1400)";
+        assert_eq!(raw.execute(damage, []).unwrap(), 1);
+        drop(raw);
+        let (near, _, handles) = found(4);
+        let refused = |result: Result<(), Error>| match result {
+            Err(Error::Store(text)) => assert!(text.contains("damaged or moved"), "{text}"),
+            other => panic!("{other:?} where a row is damaged"),
+        };
+        refused(near.warm(&handles));
+        refused(near.encrypt(&handles, texts()).map(drop));
+        let kept: Vec<u64> = handles.iter().copied().filter(|&handle| near.warm(&[handle]).is_ok()).collect();
+        assert_eq!((kept.len(), near.stats().unwrap().sessions), (PEERS - 1, PEERS as u64 - 1));
+        near.warm(&kept).unwrap();
+        near.close().unwrap();
+        told
+    });
+    assert!(told[0] == told[1] && told[0] == told[2], "frames and texts of one, two and three threads");
 }

@@ -42,8 +42,12 @@ const LEAST_SYMMETRIC_ROWS: usize = 128;
 /// Rows below which a second core does not help a call with agreements or signatures.
 const LEAST_AGREEING_ROWS: usize = 4;
 
-/// Sessions that are loaded together where nobody waits for them: others wait for the store some 10 ms.
+/// Sessions that are loaded together where nobody waits for them: a call that is about one of them waits for all, some 5 ms.
 const WARMED_AT_ONCE: usize = 4_096;
+
+/// Sessions that are looked up in one query, where there are more: as many as are opened by one core while another one
+/// reads.
+const LOADED_AT_ONCE: usize = 1_024;
 
 /// Where state is kept.
 pub enum Location {
@@ -718,27 +722,21 @@ impl Engine {
         }
         let mut plan = self.claims.claim(handles, self.columns.len(), prekeys.clone());
         self.columns.begin_call();
-        let (mut named, mut keys, mut unloaded, mut away) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut named, mut unloaded, mut away) = (Vec::new(), Vec::new(), Vec::new());
         if self.columns.any_unloaded() || !prekeys.is_empty() {
             let mut accounts = self.accounts_of_run(&plan);
             for (account, id) in prekeys {
                 match accounts.find(account) {
                     Err(status) => away.push((account, status)),
-                    Ok(_) => {
-                        named.push((account, id));
-                        keys.push(Key { account, kind: RowKind::OneTimePrekey, tag: prekey_tag(id) });
-                    }
+                    Ok(_) => named.push((account, id)),
                 }
             }
             let pages = self.columns.pages();
             for entry in plan.entries.iter().filter(|entry| pages.is_unloaded(entry.slot)) {
-                let (account, tag) = (pages.account(entry.slot), pages.tag(entry.slot));
+                let account = pages.account(entry.slot);
                 match accounts.find(account) {
                     Err(status) => away.push((account, status)),
-                    Ok(_) => {
-                        unloaded.push(entry.slot);
-                        keys.extend(PEER_KINDS.map(|kind| Key { account, kind, tag }));
-                    }
+                    Ok(_) => unloaded.push((account, pages.tag(entry.slot), entry.slot)),
                 }
             }
         }
@@ -746,23 +744,60 @@ impl Engine {
         if !unloaded.is_empty() {
             self.make_room(unloaded.len())?;
         }
-        let mut stock = Stock::new();
-        if !keys.is_empty() {
-            let mut peers: Vec<PeerRows> = unloaded.iter().map(|_| PeerRows::default()).collect();
-            self.load(&keys, &mut |at, body| {
-                match at.checked_sub(named.len()) {
-                    None => {
-                        stock.insert(named[at], Box::new(records::get(body)?));
-                    }
-                    Some(at) => peers[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body)?,
-                }
-                Ok(())
-            })?;
-            for (slot, rows) in unloaded.into_iter().zip(&mut peers) {
-                self.columns.put(slot, rows.finish()?);
-            }
+        Ok((plan, self.load_peers(unloaded, &named)?))
+    }
+
+    /// Loads claimed sessions (account, tag, slot), and one-time prekeys (account, id): in one query, or, where there are
+    /// many sessions, in parts over the cores, of which one reads while others open what they have read.
+    fn load_peers(&self, mut unloaded: Vec<(u32, [u8; 16], u32)>, prekeys: &[(u32, u32)]) -> Result<Stock, Error> {
+        // Asking a server takes longer than a part.
+        let most = if self.shared { usize::MAX } else { LOADED_AT_ONCE };
+        if unloaded.len() > most {
+            // Each part from its own stretch of the store.
+            unloaded.sort_unstable();
         }
-        Ok((plan, stock))
+        let mut parts: Vec<(&[_], &[_])> = unloaded.chunks(most).map(|some| (some, &[][..])).collect();
+        match parts.first_mut() {
+            Some((_, with_first)) => *with_first = prekeys,
+            None if !prekeys.is_empty() => parts.push((&[], prekeys)),
+            None => {}
+        }
+        let each: Vec<Range<usize>> = (0..parts.len()).map(|part| part..part + 1).collect();
+        let loaded = self.over_the_cores(&each, |part| {
+            let (peers, prekeys) = parts[part.start];
+            self.load_part(peers, prekeys)
+        });
+        let mut stock = Stock::new();
+        for part in loaded {
+            stock.extend(part?);
+        }
+        Ok(stock)
+    }
+
+    fn load_part(&self, unloaded: &[(u32, [u8; 16], u32)], prekeys: &[(u32, u32)]) -> Result<Stock, Error> {
+        let mut keys = Vec::with_capacity(prekeys.len() + unloaded.len() * PEER_KINDS.len());
+        keys.extend(prekeys.iter().map(|&(account, id)| {
+            let tag = prekey_tag(id);
+            Key { account, kind: RowKind::OneTimePrekey, tag }
+        }));
+        for &(account, tag, _) in unloaded {
+            keys.extend(PEER_KINDS.map(|kind| Key { account, kind, tag }));
+        }
+        let mut stock = Stock::new();
+        let mut peers: Vec<PeerRows> = unloaded.iter().map(|_| PeerRows::default()).collect();
+        self.load(&keys, &mut |at, body| {
+            match at.checked_sub(prekeys.len()) {
+                None => {
+                    stock.insert(prekeys[at], Box::new(records::get(body)?));
+                }
+                Some(at) => peers[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body)?,
+            }
+            Ok(())
+        })?;
+        for (&(_, _, slot), rows) in unloaded.iter().zip(&mut peers) {
+            self.columns.put(slot, rows.finish()?);
+        }
+        Ok(stock)
     }
 
     fn account_of(&self, slot: u32) -> u32 {

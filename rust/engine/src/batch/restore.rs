@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use interlane_lanes::Backend;
+
 use super::accounts::Account;
 use super::engine::{Engine, Options};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows, SenderKeyRecord};
@@ -56,7 +58,7 @@ impl Engine {
         let mut restored = Restored { accounts: engine.accounts()?.len() as u64, ..Restored::default() };
         if !newest {
             for account in engine.all_accounts() {
-                restored.add(start_anew(engine.store().as_mut(), &account)?);
+                restored.add(start_anew(engine.store().as_mut(), engine.backend(), &account)?);
             }
         }
         engine.store().declare()?;
@@ -79,7 +81,7 @@ impl Engine {
         let declared = store.declare_shards(shards, force, &mut |store, listed| {
             restored.accounts = listed.len() as u64;
             for account in Account::load(store, listed)? {
-                restored.add(start_anew(store, &account)?);
+                restored.add(start_anew(store, self.backend, &account)?);
             }
             Ok(())
         });
@@ -89,12 +91,12 @@ impl Engine {
 }
 
 /// Leaves nothing to an account that may have been used since its rows were written.
-fn start_anew(store: &mut dyn Store, account: &Account) -> Result<Restored, Error> {
+fn start_anew(store: &mut dyn Store, backend: Backend, account: &Account) -> Result<Restored, Error> {
     let mut changes = Changes::default();
     account.skip_ids(&mut changes);
     let sender_keys = drop_sender_keys(store, account.id, &mut changes)?;
     store.commit(changes)?;
-    Ok(Restored { accounts: 0, peers: burn_chains(store, account.id)?, sender_keys })
+    Ok(Restored { accounts: 0, peers: burn_chains(store, backend, account.id)?, sender_keys })
 }
 
 fn drop_sender_keys(store: &mut dyn Store, account: u32, changes: &mut Changes) -> Result<u64, Error> {
@@ -112,7 +114,7 @@ fn drop_sender_keys(store: &mut dyn Store, account: u32, changes: &mut Changes) 
     Ok(ours.len() as u64)
 }
 
-fn burn_chains(store: &mut dyn Store, account: u32) -> Result<u64, Error> {
+fn burn_chains(store: &mut dyn Store, backend: Backend, account: u32) -> Result<u64, Error> {
     let mut tags = Vec::new();
     store.scan(account, RowKind::Peer, &mut |tag, _| {
         tags.push(tag);
@@ -122,8 +124,9 @@ fn burn_chains(store: &mut dyn Store, account: u32) -> Result<u64, Error> {
     for tags in tags.chunks(AT_ONCE) {
         let places: Vec<Key> = tags.iter().flat_map(|&tag| PEER_KINDS.map(|kind| Key { account, kind, tag })).collect();
         let mut rows: Vec<PeerRows> = tags.iter().map(|_| PeerRows::default()).collect();
-        store
-            .load(&places, &mut |at, body| rows[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body))?;
+        let mut found =
+            |at: usize, body: &[u8]| rows[at / PEER_KINDS.len()].add(PEER_KINDS[at % PEER_KINDS.len()], body);
+        store.fetch(&places, &mut found)?.open(backend, &mut found)?;
         let mut changes = Changes::default();
         for (&tag, rows) in tags.iter().zip(&mut rows) {
             let mut peer = rows.finish()?;

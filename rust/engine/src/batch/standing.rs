@@ -343,10 +343,13 @@ impl Engine {
     /// # Errors
     /// [`Error::Busy`] for that, or if the store cannot be asked.
     pub(super) fn load(&self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
-        let mut store = self.open_store()?;
-        let loaded = store.load(keys, found);
-        self.note_lost(store.as_mut());
-        loaded
+        let fetched = {
+            let mut store = self.open_store()?;
+            let fetched = store.fetch(keys, found);
+            self.note_lost(store.as_mut());
+            fetched
+        };
+        fetched?.open(self.backend, found)
     }
 
     pub(super) fn open_store(&self) -> Result<MutexGuard<'_, Box<dyn Store>>, Error> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use zeroize::Zeroizing;
 
+pub(crate) use self::sqlite::Unopened;
 use crate::error::Error;
 
 pub(crate) mod backup;
@@ -274,6 +275,13 @@ pub(crate) trait Store: Send {
 
     /// Looks up many rows in one query: `found(i, body)` for each of `keys` that exists, in any order.
     fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error>;
+
+    /// Looks up many rows as [`Self::load`] does, but leaves those that are sealed for the caller to open, when the store's
+    /// turn has ended: `found` is given the others.
+    fn fetch(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<Unopened, Error> {
+        self.load(keys, found)?;
+        Ok(Unopened::default())
+    }
 
     /// Every row of one kind. Of an account that is not this owner's there is nothing to be had; a shared store answers
     /// [`Error::Busy`] then, here and wherever it reads, and [`Self::lost`] names the account.

@@ -1,6 +1,6 @@
 //! Tests: a store that passes everything on, but for what is done with a commit.
 
-use super::{Changes, FoundAt, FoundKey, FoundTag, Key, Kind, Loss, Shard, StartAnew, Store};
+use super::{Changes, FoundAt, FoundKey, FoundTag, Key, Kind, Loss, Shard, StartAnew, Store, Unopened};
 use crate::error::Error;
 
 /// What becomes of a commit.
@@ -64,6 +64,10 @@ impl Store for Passing {
 
     fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
         self.store.load(keys, found)
+    }
+
+    fn fetch(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<Unopened, Error> {
+        self.store.fetch(keys, found)
     }
 
     fn scan(&mut self, account: u32, kind: Kind, found: FoundTag<'_>) -> Result<(), Error> {

@@ -5,13 +5,16 @@
 //! The operator's key wraps a data key for each account; an account's data key seals its rows and its sections of the
 //! journal's blocks. Without the wrapped data key an account cannot be read, whatever is left of it on a disk.
 
+use chacha20::{R20, hchacha};
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use interlane_lanes::Backend;
+use interlane_lanes::kernels::chacha20poly1305::Open;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Key;
 use crate::error::Error;
 pub(super) use crate::machine::random;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretColumn};
 
 /// Bytes of a nonce.
 pub(super) const NONCE: usize = 24;
@@ -171,6 +174,51 @@ pub(super) fn open(
     opened.map_err(|_| Refused)
 }
 
+/// What [`open_many`] opens.
+pub(super) struct Sealed<'a> {
+    pub(super) key: &'a Secret<32>,
+    pub(super) place: Place<'a>,
+    /// nonce ‖ ciphertext ‖ tag; then [`plain`] is in it.
+    pub(super) body: &'a mut [u8],
+}
+
+/// Opens many sealed things where they lie, in lanes: the cipher of one with a nonce of 192 bits is that of RFC 8439
+/// under a key made of the first 128 of them, with the others as its nonce. A row of 300 bytes takes a sixth of what the
+/// crate takes for it alone. Where one is refused all are, and what is in their places is of no use.
+pub(super) fn open_many<'a>(
+    backend: Backend,
+    store: &StoreId,
+    sealed: impl ExactSizeIterator<Item = Sealed<'a>>,
+) -> Result<(), Refused> {
+    let rows = sealed.len();
+    let mut keys = SecretColumn::zeroes(rows);
+    let (mut nonces, mut texts) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let (mut places, mut ends) = (Vec::new(), Vec::with_capacity(rows));
+    for (Sealed { key, place, body }, subkey) in sealed.zip(keys.iter_mut()) {
+        let (&mut nonce, text) = body.split_first_chunk_mut::<NONCE>().ok_or(Refused)?;
+        let (first, last) = nonce.split_first_chunk::<16>().expect("16 of 24");
+        let mut made = hchacha::<R20>(key.expose().into(), first.into());
+        subkey.copy_from_slice(&made);
+        made.as_mut_slice().zeroize();
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(last);
+        nonces.push(nonce);
+        place.with_bytes(store, |data| places.extend_from_slice(data));
+        ends.push(places.len());
+        texts.push(text);
+    }
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    let associated: Vec<&[u8]> = begins.zip(&ends).map(|(begin, &end)| &places[begin..end]).collect();
+    let mut ok = vec![false; rows];
+    backend.run(Open { keys: &keys, nonces: &nonces, associated: &associated, rows: &mut texts, ok: &mut ok });
+    if ok.iter().all(|&ok| ok) { Ok(()) } else { Err(Refused) }
+}
+
+/// Where the plaintext lies in what [`open_many`] opened.
+pub(super) fn plain(body: &[u8]) -> &[u8] {
+    &body[NONCE..body.len() - TAG]
+}
+
 /// Wraps an account's data key under the operator's.
 pub(super) fn wrap(
     operator_key: &Secret<32>,
@@ -283,6 +331,62 @@ mod tests {
         }
         for length in 0..whole.len() {
             assert_eq!(opened(&whole[..length], &key(), &STORE, Place::Proof), Err(Refused));
+        }
+    }
+
+    /// As one by one, on every backend: rows of several keys and of every sort of place, as many as fill lanes and more.
+    #[test]
+    fn many_open_as_one_does() {
+        let keys = [Secret::copy_of(&[9; 32]), Secret::copy_of(&[3; 32])];
+        let place = |i: usize| match i % 3 {
+            0 => row(i as u32, Kind::Session, 1),
+            1 => Place::Peer { account: i as u32, tag: [1; 16] },
+            _ => Place::Section { sequence: i as u64, account: 1 },
+        };
+        let plain_of = |i: usize| vec![i as u8; i * 37 % 900];
+        let whole = |rows: usize| -> Vec<Vec<u8>> {
+            let mut nonces = Nonces::draw(rows).unwrap();
+            (0..rows)
+                .map(|i| {
+                    let mut sealed = Vec::new();
+                    seal(&keys[i % 2], &nonces.next().unwrap(), &STORE, place(i), &plain_of(i), &mut sealed);
+                    sealed
+                })
+                .collect()
+        };
+        for backend in Backend::available() {
+            let opened = |bodies: &mut [Vec<u8>], store: &StoreId, place_of: &dyn Fn(usize) -> Place<'static>| {
+                let sealed = bodies.iter_mut().enumerate();
+                open_many(
+                    backend,
+                    store,
+                    sealed.map(|(i, body)| Sealed { key: &keys[i % 2], place: place_of(i), body }),
+                )
+            };
+            for rows in [0, 1, 2, 3, 15, 16, 17, 40, 64, 65] {
+                let sealed = whole(rows);
+                let mut bodies = sealed.clone();
+                assert_eq!(opened(&mut bodies, &STORE, &place), Ok(()));
+                for (i, body) in bodies.iter().enumerate() {
+                    assert_eq!(plain(body), plain_of(i), "row {i} of {rows}, {}", backend.name());
+                }
+                for wrong in 0..rows {
+                    let refused = |bodies: &mut [Vec<u8>]| assert_eq!(opened(bodies, &STORE, &place), Err(Refused));
+                    let mut bodies = sealed.clone();
+                    let at = (wrong * 7919) % bodies[wrong].len();
+                    bodies[wrong][at] ^= 1;
+                    refused(&mut bodies);
+                    let mut bodies = sealed.clone();
+                    let longest = bodies[wrong].len() - 1;
+                    bodies[wrong].truncate((wrong * 31) % (NONCE + TAG + 3).min(longest));
+                    refused(&mut bodies);
+                    let moved = |i: usize| if i == wrong { place(i + 3) } else { place(i) };
+                    assert_eq!(opened(&mut sealed.clone(), &STORE, &moved), Err(Refused));
+                }
+                if rows > 0 {
+                    assert_eq!(opened(&mut sealed.clone(), &[6; 16], &place), Err(Refused));
+                }
+            }
         }
     }
 

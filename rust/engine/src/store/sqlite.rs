@@ -15,14 +15,17 @@ use std::fs;
 use std::io;
 use std::path::{self, Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
+use interlane_lanes::Backend;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
 use self::schema::{SCHEMA, TABLES};
 use self::table::Table;
+pub(crate) use self::unopened::Unopened;
 use super::generation::Generation;
 use super::sealed::{self, Nonces, Place, StoreId};
 use super::unfolded::{Newest, Unfolded};
@@ -34,6 +37,7 @@ use crate::secret::Secret;
 mod schema;
 mod space;
 mod table;
+mod unopened;
 
 /// Older versions can lose a commit when they reset the write-ahead log.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -550,7 +554,7 @@ impl Store for SqliteStore {
                 .execute(params![account, wrapped])?;
             let changes = changes(account);
             super::check_accounts(&changes, |found| found == account)?;
-            store.data_keys.known.insert(account, data_key);
+            store.data_keys.known.insert(account, Arc::new(data_key));
             made = Some(account);
             Ok((account, changes))
         });
@@ -588,20 +592,29 @@ impl Store for SqliteStore {
     }
 
     fn load(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<(), Error> {
+        self.fetch(keys, found)?.open(Backend::portable(), found)
+    }
+
+    fn fetch(&mut self, keys: &[Key], found: FoundAt<'_>) -> Result<Unopened, Error> {
         self.with_connection(|store, connection| {
-            let mut missing = Vec::new();
-            for (i, key) in keys.iter().enumerate() {
-                match store.journalled(key) {
-                    Newest::Body(body) => found(i, body)?,
-                    Newest::Deleted => {}
-                    Newest::Unknown => missing.push(i),
+            let mut missing = Vec::with_capacity(keys.len());
+            if store.newest.is_empty() && store.frozen.is_none() {
+                missing.extend(0..keys.len());
+            } else {
+                for (i, key) in keys.iter().enumerate() {
+                    match store.journalled(key) {
+                        Newest::Body(body) => found(i, body)?,
+                        Newest::Deleted => {}
+                        Newest::Unknown => missing.push(i),
+                    }
                 }
             }
-            if missing.is_empty() {
-                return Ok(());
+            let mut unopened = Unopened::new(store.path.clone(), store.store_id);
+            if !missing.is_empty() {
+                store.data_keys.fetch(connection, missing.iter().map(|&i| keys[i].account))?;
+                store.table(connection).fetch(keys, &missing, &mut unopened)?;
             }
-            store.data_keys.fetch(connection, missing.iter().map(|&i| keys[i].account))?;
-            store.table(connection).load(keys, &missing, found)
+            Ok(unopened)
         })
     }
 
@@ -680,11 +693,11 @@ impl Store for SqliteStore {
 struct DataKeys {
     operator_key: Secret<32>,
     store_id: StoreId,
-    known: HashMap<u32, Secret<32>>,
+    known: HashMap<u32, Arc<Secret<32>>>,
 }
 
 impl DataKeys {
-    fn of(&self, account: u32) -> Option<&Secret<32>> {
+    fn of(&self, account: u32) -> Option<&Arc<Secret<32>>> {
         self.known.get(&account)
     }
 
@@ -711,7 +724,7 @@ impl DataKeys {
                     "the data key of account {name} was damaged or moved: restore the store from a backup"
                 ))
             })?;
-            self.known.insert(account, key);
+            self.known.insert(account, Arc::new(key));
         }
         Ok(())
     }

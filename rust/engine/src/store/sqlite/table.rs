@@ -12,10 +12,12 @@ use std::path::Path;
 use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
 
+use super::unopened::Unopened;
 use super::{DataKeys, Fault, damaged, put_length, said, take_length};
+use crate::error::Error;
 use crate::store::sealed::{self, NONCE, Nonces, Place};
 use crate::store::unfolded::Unfolded;
-use crate::store::{FoundAt, FoundTag, Key, Kind};
+use crate::store::{FoundTag, Key, Kind};
 
 /// Rows that a look-up passes over before it begins anew from the root, which takes as long.
 const PASSED_OVER: usize = 4;
@@ -36,7 +38,7 @@ fn part(kind: Kind) -> Option<usize> {
 }
 
 /// What the row at a place is bound to.
-fn bound_to(at: Key) -> Place<'static> {
+pub(super) fn bound_to(at: Key) -> Place<'static> {
     match part(at.kind) {
         Some(_) => Place::Peer { account: at.account, tag: at.tag },
         None => Place::Row(at),
@@ -53,9 +55,22 @@ pub(super) enum Content<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts<'a>([Option<&'a [u8]>; Kind::OF_A_PEER.len()]);
 
+/// What is in the row at a place, opened; `None`: nothing that a row can be.
+pub(super) fn content(at: Key, plain: &[u8]) -> Option<Content<'_>> {
+    match part(at.kind) {
+        Some(_) => Parts::read(plain).map(Content::Parts),
+        None => Some(Content::Whole(plain)),
+    }
+}
+
+/// What is said of a row that cannot be opened or read.
+pub(super) fn unreadable(path: &Path) -> Error {
+    said(path, "has a row that was damaged or moved: restore it from a backup")
+}
+
 impl<'a> Content<'a> {
     /// The row of this kind, whose place is here, if it is there.
-    fn of(&self, kind: Kind) -> Option<&'a [u8]> {
+    pub(super) fn of(&self, kind: Kind) -> Option<&'a [u8]> {
         match (self, part(kind)) {
             (Self::Parts(parts), Some(part)) => parts.0[part],
             (Self::Whole(body), None) => Some(body),
@@ -178,18 +193,18 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Looks up `keys[i]` for each `i` of `wanted`: `found(i, body)` of those that are there.
+    /// Looks up `keys[i]` for each `i` of `wanted`: those that are there are added to `unopened`, sealed.
     ///
     /// They are looked up in the table's order. Where many are wanted, the next one is not far: from each that was found
     /// a few rows are passed over to it, and only where it is further on does the search begin from the root.
-    pub(super) fn load(&self, keys: &[Key], wanted: &[usize], found: FoundAt<'_>) -> Result<(), Fault> {
+    pub(super) fn fetch(&self, keys: &[Key], wanted: &[usize], unopened: &mut Unopened) -> Result<(), Fault> {
         // Those that are asked for one after another and are in one row.
         let same_row = wanted.chunk_by(|&one, &next| place(keys[one]) == place(keys[next]));
         let mut rows: Vec<(Key, &[usize])> = same_row.map(|parts| (place(keys[parts[0]]), parts)).collect();
         rows.sort_unstable_by_key(|&(at, _)| at);
+        unopened.expect(rows.len());
         let mut rows = rows.into_iter().peekable();
         let mut stored = self.connection.prepare_cached("SELECT key, body FROM rows WHERE key >= ?1 ORDER BY key")?;
-        let mut plain = Zeroizing::default();
         while let Some(&(first, _)) = rows.peek() {
             let mut stored = stored.query([&first.to_bytes()[..]])?;
             let mut passed_over = 0;
@@ -200,14 +215,11 @@ impl Table<'_> {
                 passed_over += 1;
                 if rows.peek().is_some_and(|&(wanted, _)| wanted == at) {
                     passed_over = 0;
-                    let content = self.open(at, row, &mut plain)?;
+                    let data_key = self.data_keys.of(at.account).ok_or_else(|| damaged(self.path))?;
+                    unopened.add(at, data_key, self.body(row)?);
                     // It can be asked for twice.
                     while let Some((_, parts)) = rows.next_if(|&(wanted, _)| wanted == at) {
-                        for &i in parts {
-                            if let Some(body) = content.of(keys[i].kind) {
-                                found(i, body)?;
-                            }
-                        }
+                        parts.iter().for_each(|&i| unopened.want(i, keys[i].kind));
                     }
                 }
             }
@@ -247,10 +259,7 @@ impl Table<'_> {
 
     fn open<'p>(&self, at: Key, row: &Row<'_>, plain: &'p mut Zeroizing<Vec<u8>>) -> Result<Content<'p>, Fault> {
         self.unseal(at.account, bound_to(at), row, plain)?;
-        Ok(match part(at.kind) {
-            Some(_) => Content::Parts(Parts::read(plain).ok_or_else(|| self.unreadable())?),
-            None => Content::Whole(plain),
-        })
+        Ok(content(at, plain).ok_or_else(|| unreadable(self.path))?)
     }
 
     /// Opens a row that belongs to a place.
@@ -261,10 +270,10 @@ impl Table<'_> {
         row: &Row<'_>,
         plain: &mut Zeroizing<Vec<u8>>,
     ) -> Result<(), Fault> {
-        let body = row.get_ref(1)?.as_blob().map_err(|_| damaged(self.path))?;
+        let body = self.body(row)?;
         let data_key = self.data_keys.of(account).ok_or_else(|| damaged(self.path))?;
         let opened = sealed::open(data_key, &self.data_keys.store_id, place, body, plain);
-        opened.map_err(|_| self.unreadable())
+        Ok(opened.map_err(|_| unreadable(self.path))?)
     }
 
     /// The key of a row.
@@ -273,8 +282,9 @@ impl Table<'_> {
         Ok(key.ok_or_else(|| damaged(self.path))?)
     }
 
-    fn unreadable(&self) -> Fault {
-        said(self.path, "has a row that was damaged or moved: restore it from a backup").into()
+    /// The sealed body of a row.
+    fn body<'r>(&self, row: &'r Row<'_>) -> Result<&'r [u8], Fault> {
+        Ok(row.get_ref(1)?.as_blob().map_err(|_| damaged(self.path))?)
     }
 }
 

@@ -302,6 +302,10 @@ fn damage_is_noticed() {
     refused(scan(&mut store, desk, Kind::Session), "damaged or moved");
     refused(load(&mut store, &[key(desk, 5)]), "damaged or moved");
     assert_eq!(load(&mut store, &[key(desk, 6)]).unwrap(), [Some(vec![7; 300])]);
+    // Among many that are opened together.
+    let all = |but: u32| (0..100).filter(|&i| i != but).map(|i| key(desk, i)).collect::<Vec<Key>>();
+    refused(load(&mut store, &all(6)), "damaged or moved");
+    assert_eq!(load(&mut store, &all(5)).unwrap(), vec![Some(vec![7; 300]); 99]);
 
     // A block of the journal under the number of another, and one that is missing.
     crashed.raw().execute("UPDATE journal SET seq = seq + 1", []).unwrap_err();
