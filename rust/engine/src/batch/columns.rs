@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use hashbrown::HashTable;
 
 use super::lease::{Copied, Marks, Rest as CopiedRest};
+use crate::error::Error;
 use crate::ratchet::{Archive, ChainKey, KeyPair, Peer, Pending, ReceivingChain, Session, SkippedKeys};
 use crate::secret::Secret;
 use crate::store::{Key, Kind as RowKind};
@@ -143,12 +144,13 @@ impl Page {
         }
     }
 
-    /// Gives a slot the lowest free place.
-    fn settle(&mut self, slot: u32, life: u32) -> usize {
+    /// Gives a slot the lowest free place from one on below which none is.
+    fn settle(&mut self, from: usize, slot: u32, life: u32) -> usize {
         if self.taken == 0 {
             *self = Self::new();
         }
-        let i = self.owner.iter().position(|&owner| owner == NOBODY).expect("the page has room");
+        let free = self.owner[from..].iter().position(|&owner| owner == NOBODY);
+        let i = from + free.expect("the page has room");
         self.owner[i] = slot;
         self.marks[i] = Marks::of_life(life);
         self.taken += 1;
@@ -607,20 +609,78 @@ impl Columns {
     fn settle(&self, slot: u32) -> (usize, usize) {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let mut roomy = locked(&self.roomy);
-        if roomy.is_empty() {
-            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-            roomy.insert(u32::try_from(table.pages.len()).expect("fewer than the slots"));
-            table.pages.push(Mutex::default());
-        }
-        let number = *roomy.first().expect("one was made");
+        let number = roomy.first().copied().unwrap_or_else(|| {
+            let number = self.add_page();
+            roomy.insert(number);
+            number
+        });
         let pages = self.pages();
         let mut page = locked(&pages.table.pages[number as usize]);
-        let i = page.settle(slot, life);
+        let i = page.settle(0, slot, life);
         if page.taken == PAGE {
             roomy.remove(&number);
         }
         self.residents.fetch_add(1, Ordering::SeqCst);
         (number as usize, i)
+    }
+
+    /// Adds a page without residents.
+    fn add_page(&self) -> u32 {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let number = u32::try_from(table.pages.len()).expect("fewer than the slots");
+        table.pages.push(Mutex::default());
+        number
+    }
+
+    /// Puts what was looked up of claimed slots, which wait for the store, in memory: [`Self::put`] for many. A page is
+    /// locked once for all that it takes, and others that look for free places meanwhile find those of another one.
+    pub(crate) fn put_loaded(&self, peers: impl Iterator<Item = Result<(u32, Peer), Error>>) -> Result<(), Error> {
+        let mut peers = peers.peekable();
+        while peers.peek().is_some() {
+            let roomy = locked(&self.roomy).pop_first();
+            let number = roomy.unwrap_or_else(|| self.add_page());
+            let filled = self.fill(number, &mut peers);
+            let mut roomy = locked(&self.roomy);
+            if locked(&self.pages().table.pages[number as usize]).taken < PAGE {
+                roomy.insert(number);
+            }
+            filled?;
+        }
+        Ok(())
+    }
+
+    /// Puts peers in the free places of a page, until there is none. The page stays locked: `peers` must not look at others.
+    fn fill(&self, number: u32, peers: &mut impl Iterator<Item = Result<(u32, Peer), Error>>) -> Result<(), Error> {
+        let first_life = self.lives.fetch_add(PAGE as u32, Ordering::Relaxed);
+        let pages = self.pages();
+        let mut page = locked(&pages.table.pages[number as usize]);
+        let (mut from, mut settled, mut left, mut ended) = (0, 0, 0, Ok(()));
+        while page.taken < PAGE {
+            let (slot, peer) = match peers.next() {
+                Some(Ok(next)) => next,
+                Some(Err(error)) => {
+                    ended = Err(error);
+                    break;
+                }
+                None => break,
+            };
+            let mut place = NOTHING;
+            if peer.identity.is_some() || peer.current.is_some() {
+                let i = page.settle(from, slot, first_life.wrapping_add(settled as u32));
+                page.set_peer(i, peer);
+                page.used[i] = pages.call;
+                from = i + 1;
+                settled += 1;
+                place = number * PAGE as u32 + i as u32;
+            }
+            left += 1;
+            let before = pages.slot(slot).place.swap(place, Ordering::Release);
+            debug_assert_eq!(before, UNLOADED, "a slot that waits for the store");
+        }
+        // Before the caller lets go of the slots: nobody leaves one that is not counted.
+        self.residents.fetch_add(settled, Ordering::SeqCst);
+        self.unloaded.fetch_sub(left, Ordering::Relaxed);
+        ended
     }
 
     /// Frees the place of a slot, where it has one. `instead`: [`UNLOADED`] or [`NOTHING`].
@@ -815,6 +875,63 @@ mod tests {
         }
         assert_eq!(columns.furnished(), 2);
         all(&mut (0..500).filter(|slot| slot % 10 == 3));
+    }
+
+    /// Free places first, then new pages; what cannot be read ends it.
+    #[test]
+    fn what_was_loaded_is_put_in_free_places() {
+        let columns = columns(3_000);
+        (0..700).for_each(|slot| columns.put(slot, peer(u64::from(slot))));
+        (0..700).filter(|slot| slot % 7 == 0).for_each(|slot| columns.unload(slot));
+        let unknown = |slot: u32| slot % 10 == 9;
+        let loaded = |slot: u32| Ok((slot, if unknown(slot) { Peer::default() } else { peer(u64::from(slot)) }));
+        columns.put_loaded((1_000..1_500).map(loaded)).unwrap();
+        assert_eq!((columns.residents(), columns.furnished()), (600 + 450, 5));
+        let damaged = || Error::Store("damaged".into());
+        let until = (2_000..2_500).map(|slot| if slot == 2_400 { Err(damaged()) } else { loaded(slot) });
+        assert_eq!(columns.put_loaded(until).map_err(|error| error.to_string()), Err(damaged().to_string()));
+        assert_eq!((columns.residents(), columns.furnished()), (600 + 450 + 360, 6));
+        columns.put(2_500, peer(2_500));
+        for slot in 0..3_000 {
+            let there = match slot {
+                0..700 => slot % 7 != 0,
+                1_000..1_500 | 2_000..2_400 => !unknown(slot),
+                _ => slot == 2_500,
+            };
+            assert_eq!(counter(&columns, slot), there.then_some(u64::from(slot)), "{slot}");
+            let looked_up = matches!(slot, 1_000..1_500 | 2_000..2_400);
+            assert_eq!(columns.pages().is_unloaded(slot), !there && !looked_up, "{slot}");
+        }
+        assert_eq!(columns.unloaded.load(Ordering::Relaxed), 100 + 300 + 500 + 599);
+    }
+
+    /// Several load while another one evicts: no place is given twice, and the books are right at the end.
+    #[test]
+    fn many_load_and_leave_at_once() {
+        const EACH: u32 = 2_000;
+        let columns = columns(4 * EACH);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let columns = &columns;
+                scope.spawn(move || {
+                    let mine = || thread * EACH..(thread + 1) * EACH;
+                    for round in 0..20 {
+                        let waiting: Vec<u32> = mine().filter(|&slot| columns.pages().is_unloaded(slot)).collect();
+                        let loaded = waiting.into_iter().map(|slot| Ok((slot, peer(u64::from(slot)))));
+                        columns.put_loaded(loaded).unwrap();
+                        mine().for_each(|slot| assert_eq!(counter(columns, slot), Some(u64::from(slot))));
+                        mine().filter(|slot| (slot + round) % 3 == 0).for_each(|slot| columns.unload(slot));
+                    }
+                });
+            }
+        });
+        let there = (0..4 * EACH).filter(|&slot| counter(&columns, slot) == Some(u64::from(slot))).count();
+        assert_eq!((columns.residents(), columns.unloaded.load(Ordering::SeqCst)), (there, 4 * EACH as usize - there));
+        // Every place that is free is known to be.
+        let missing: Vec<u32> = (0..4 * EACH).filter(|&slot| columns.pages().is_unloaded(slot)).collect();
+        let pages = columns.pages().table.pages.len().max((4 * EACH as usize).div_ceil(PAGE));
+        missing.into_iter().for_each(|slot| columns.put(slot, peer(u64::from(slot))));
+        assert_eq!((columns.residents(), columns.pages().table.pages.len()), (4 * EACH as usize, pages));
     }
 
     #[test]

@@ -42,8 +42,8 @@ const LEAST_SYMMETRIC_ROWS: usize = 128;
 /// Rows below which a second core does not help a call with agreements or signatures.
 const LEAST_AGREEING_ROWS: usize = 4;
 
-/// Sessions that are loaded together where nobody waits for them: a call that is about one of them waits for all, some 5 ms.
-const WARMED_AT_ONCE: usize = 4_096;
+/// Sessions that are loaded together where nobody waits for them: a call that is about one of them waits for all, some 10 ms.
+const WARMED_AT_ONCE: usize = 8_192;
 
 /// Sessions that are looked up in one query, where there are more: as many as are opened by one core while another one
 /// reads.
@@ -794,9 +794,8 @@ impl Engine {
             }
             Ok(())
         })?;
-        for (&(_, _, slot), rows) in unloaded.iter().zip(&mut peers) {
-            self.columns.put(slot, rows.finish()?);
-        }
+        let found = unloaded.iter().zip(&mut peers);
+        self.columns.put_loaded(found.map(|(&(_, _, slot), rows)| Ok((slot, rows.finish()?))))?;
         Ok(stock)
     }
 
