@@ -19,6 +19,8 @@ mod server;
 
 use server::Server;
 
+/// What is waited for, at most.
+const LONGEST: Duration = Duration::from_secs(90);
 const PEERS: usize = 40;
 
 /// Counters of a lease.
@@ -292,7 +294,6 @@ fn goes_on_when_its_primary_dies(
     let mut near = gateway_as(&url, "engine=one", durability);
     let mut far = Far::link(&near);
     let mut handles = near_handles(&near).unwrap();
-    const LONGEST: Duration = Duration::from_secs(90);
     let (mut rounds, refused, mut crash) = (0, AtomicUsize::new(0), crash);
     let begin = Instant::now();
     std::thread::scope(|scope| {
@@ -541,10 +542,12 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
     engines[0].move_shards(&[shard(&engines[0])], "two", true).unwrap();
     let handles: Vec<Vec<u64>> = engines.iter().rev().map(|engine| near_handles(engine).unwrap()).rev().collect();
     let begin = Instant::now();
-    let moved = AtomicBool::new(false);
+    let (moved, left) = (AtomicBool::new(false), AtomicUsize::new(0));
     let released = std::thread::scope(|scope| {
         scope.spawn(|| {
-            for round in 0..30 {
+            // However long a call takes here.
+            let enough = |round| round >= 30 && left.load(Ordering::Relaxed) > 50 * PEERS;
+            for round in (0..).take_while(|&round| !enough(round) && begin.elapsed() < LONGEST) {
                 // At times asked for, at times taken.
                 engines[0].move_shards(&[shard(&engines[0])], ["one", "two"][round % 2], round % 3 == 0).unwrap();
                 std::thread::sleep(Duration::from_millis(60));
@@ -555,7 +558,7 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
             .iter()
             .zip(&handles)
             .flat_map(|(engine, handles)| {
-                let moved = &moved;
+                let (moved, left) = (&moved, &left);
                 // Two threads on different halves of one engine's sessions.
                 [0, PEERS / 2].map(|first| {
                     scope.spawn(move || {
@@ -564,11 +567,13 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
                             // The peer looks at them all together, and keeps no more than 2,000 keys.
                             std::thread::sleep(Duration::from_millis(3));
                             let sent = encrypt(engine, &handles[first..first + PEERS / 2], "traffic");
+                            let before = frames.len();
                             for i in 0..PEERS / 2 {
                                 if sent.status[i] == Status::Ok as u8 {
                                     frames.push((first + i, sent.kinds[i], row(&sent, i).to_vec()));
                                 }
                             }
+                            left.fetch_add(frames.len() - before, Ordering::Relaxed);
                         }
                         frames
                     })
@@ -577,7 +582,7 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
             .collect();
         sends.into_iter().flat_map(|sends| sends.join().unwrap()).collect::<Vec<_>>()
     });
-    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert!(begin.elapsed() < LONGEST);
     assert!(released.len() > 50 * PEERS, "{}", released.len());
     assert!(engines[1].stats().unwrap().sessions_evicted > 0);
     // Each opens, and none twice.
