@@ -140,6 +140,48 @@ def test_what_was_kept_is_given_also_where_nothing_is_kept_any_more(tmp_path: Pa
         assert engine.stats()["rows_buffered"] == 0
 
 
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+def test_frames_of_every_length_come_again(tmp_path: Path, closed: bool, padding: bool) -> None:
+    """Of a long one its key is kept, and the frame opened again; of a short or a first one, the text."""
+    path = tmp_path / "a.db"
+    lengths = [0, 1, 15, 16, 51, 52, 53, 64, 255, 256, 5_000, 70_000]
+    texts = [bytes((length + i) % 256 for i in range(length)) for length in lengths]
+    line = buffered(path, len(lengths), padding=padding)
+    firsts = sent(line)
+    opened = received(line, firsts)
+    assert opened.ok.all()
+    answers = line.receiver.encrypt(line.sources, [b"back"] * len(lengths))
+    assert line.sender.decrypt(line.to, answers.kinds, answers.tolist()).ok.all()
+    rounds = [line.sender.encrypt(line.to, texts) for _ in range(2)]
+    # The first turns the ratchet, the second is the next on its chain.
+    for frames in rounds:
+        assert received(line, frames).tolist() == texts
+    damaged = [frame[:-9] + bytes([frame[-9] ^ 1]) + frame[-8:] for frame in rounds[1].tolist()]
+    if closed:
+        line.engine.close()
+        # Padding is what the texts had when they came.
+        engine = interlane.open(path, threads=1, receive_buffer=True, padding=not padding)
+        line = Desks(engine, engine.account("sender"), engine.account("receiver"), line.outward, line.inward)
+    assert line.engine.stats()["buffered_bytes"] >= 2 * (sum(lengths) + len(lengths) * 128)
+    assert set(statuses(line.receiver.decrypt(line.sources, rounds[1].kinds, damaged))) <= {
+        Status.INVALID,
+        Status.DUPLICATE,
+    }
+    for frames, expected in [
+        (rounds[1], texts),
+        (rounds[0], texts),
+        (firsts, opened.tolist()),
+        (rounds[1], texts),
+    ]:
+        again = received(line, frames)
+        assert statuses(again) == [Status.REDELIVERED] * len(lengths)
+        assert again.tolist() == expected
+        assert again.kinds.tolist() == frames.kinds.tolist()
+    assert again.ack() == len(lengths)
+    assert statuses(received(line, rounds[1])) == [Status.DUPLICATE] * len(lengths)
+
+
 def test_an_account_takes_its_buffer_with_it(tmp_path: Path) -> None:
     line = buffered(tmp_path / "a.db")
     rows = received(line, sent(line))

@@ -254,8 +254,8 @@ impl Account {
         let stock: HashMap<u32, u32> = store.count(&ids, Kind::OneTimePrekey)?.into_iter().collect();
         let mut buffered: HashMap<u32, Vec<_>> = HashMap::new();
         store.scan_all(&ids, Kind::Buffered, &mut |key, body| {
-            let (kept_at, len) = records::buffered_at(body)?;
-            buffered.entry(key.account).or_default().push((kept_at, key.tag, len));
+            let kept = records::get_buffered(body)?;
+            buffered.entry(key.account).or_default().push((kept.at, key.tag, kept.text.len()));
             Ok(())
         })?;
         accounts

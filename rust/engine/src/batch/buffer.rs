@@ -8,24 +8,32 @@
 //! ```
 //!
 //! so that the store tells nobody which frames came, and one sender's frame is not another's.
+//!
+//! Of the usual frame, the next one on its chain, not the plaintext is kept but the key and IV that open it, where these
+//! are shorter: a frame that is delivered again brings its ciphertext along, and the tag says that it is the same one. So a
+//! row takes some 80 bytes of the journal, however long the message is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError};
 
+use hashbrown::HashMap;
+use interlane_lanes::TILE;
 use interlane_lanes::kernels::hmac::Hmac;
 
 use super::accounts::{Account, AccountId, RunAccounts};
 use super::engine::Engine;
 use super::plan::Plan;
-use super::records;
+use super::records::{self, Kept, KeptText};
 use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
+use super::tile;
 use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::{BUFFERED_ROW_BYTES, MAX_PENDING_ACKS};
 use crate::machine::now;
 use crate::secret::SecretColumn;
 use crate::store::{Changes, Key, Kind as RowKind};
+use crate::wire::SignalMessage;
 
 /// Rows whose tags one core makes at a time.
 const RUN: usize = 1_024;
@@ -107,18 +115,20 @@ fn row_bytes(len: usize) -> u64 {
     len as u64 + BUFFERED_ROW_BYTES
 }
 
-/// A row as it is kept.
-pub(crate) struct Kept {
-    pub(crate) kind: Kind,
-    pub(crate) events: Events,
-    pub(crate) plaintext: Bytes,
-}
-
 /// A row that ends before it is tried.
 enum Settled {
-    Redelivered(Kept),
+    /// Its plaintext is so many of [`Arrivals::texts`], from there on.
+    Redelivered {
+        kind: Kind,
+        events: Events,
+        start: usize,
+        len: usize,
+    },
     Full,
 }
+
+/// What opens the frame of a usual row: the AES key, and the IV.
+pub(super) type Opens<'a> = (&'a [u8; 32], &'a [u8; 16]);
 
 /// The rows of a call that receives: which frames they are, and which of them were received before.
 pub(crate) struct Arrivals<'e> {
@@ -127,6 +137,8 @@ pub(crate) struct Arrivals<'e> {
     owners: Vec<Option<usize>>,
     tags: Vec<[u8; 16]>,
     settled: HashMap<u32, Settled>,
+    /// The plaintexts of rows that are given out again.
+    texts: Bytes,
     /// Whether what is opened is kept.
     keeps: bool,
     now: u64,
@@ -161,6 +173,7 @@ impl Engine {
             owners: Vec::new(),
             tags: Vec::new(),
             settled: HashMap::new(),
+            texts: Bytes::default(),
             keeps: self.buffer_limits().is_some(),
             now: now(),
             reserved: HashMap::new(),
@@ -240,21 +253,70 @@ impl Engine {
         if keys.is_empty() {
             return Ok(());
         }
+        let (mut sealed, mut sealed_by) = (Vec::with_capacity(keys.len()), SecretColumn::<48>::zeroes(keys.len()));
         self.load(&keys, &mut |at, body| {
-            arrivals.settled.insert(known[at], Settled::Redelivered(records::get_buffered(body)?));
+            let Kept { kind, events, text, .. } = records::get_buffered(body)?;
+            match text {
+                KeptText::Plain(text) => {
+                    let (start, len) = (arrivals.texts.len(), text.len());
+                    arrivals.texts.reserve(len);
+                    arrivals.texts.extend_from_slice(text);
+                    arrivals.settled.insert(known[at], Settled::Redelivered { kind, events, start, len });
+                }
+                KeptText::Sealed { len, key, iv } => {
+                    let by = &mut sealed_by[sealed.len()];
+                    by[..32].copy_from_slice(key);
+                    by[32..].copy_from_slice(iv);
+                    sealed.push((known[at], events, len));
+                }
+            }
             Ok(())
-        })
+        })?;
+        self.open_again(arrivals, frames, &sealed, &sealed_by)
+    }
+
+    /// Opens frames of which the key was kept: row, events and the plaintext's length.
+    fn open_again(
+        &self,
+        arrivals: &mut Arrivals<'_>,
+        frames: Packed<'_>,
+        sealed: &[(u32, Events, usize)],
+        sealed_by: &[[u8; 48]],
+    ) -> Result<(), Error> {
+        let (mut keys, mut ivs) = (tile::column::<32>(), tile::column::<16>());
+        for (rows, by) in sealed.chunks(TILE).zip(sealed_by.chunks(TILE)) {
+            let mut ciphertexts = [None; TILE];
+            for (lane, (&(row, ..), by)) in rows.iter().zip(by).enumerate() {
+                keys[lane].copy_from_slice(&by[..32]);
+                ivs[lane].copy_from_slice(&by[32..]);
+                // Parsed as it was when it came first, for it is the same frame.
+                ciphertexts[lane] = SignalMessage::parse(frames.row(row as usize)).map(|message| message.ciphertext);
+            }
+            let opened =
+                tile::open(self.backend, &keys, &ivs, &ciphertexts, &mut arrivals.texts, |text| Some(text.len()));
+            for (&(row, events, len), opened) in rows.iter().zip(opened) {
+                // Behind the plaintext there may be message padding.
+                let (start, _) = opened.filter(|&(_, padded)| len <= padded).ok_or_else(records::damaged)?;
+                arrivals.settled.insert(row, Settled::Redelivered { kind: Kind::Message, events, start, len });
+            }
+        }
+        Ok(())
     }
 
     /// After the commit: notes what was kept, and gives the rows what they are acknowledged by.
     pub(super) fn note_arrivals(&self, arrivals: &Arrivals<'_>, rows: &mut Rows) {
+        let is_kept = |row: usize| rows.status[row] == Status::Ok as u8 && arrivals.keeps;
+        let kept = (0..arrivals.owners.len()).filter(|&row| arrivals.owners[row].is_some() && is_kept(row)).count();
+        if kept > 0 {
+            self.note_buffered(kept as u64);
+            rows.buffered.reserve(kept);
+        }
         for (row, (&tag, &owner)) in arrivals.tags.iter().zip(&arrivals.owners).enumerate() {
             let Some(place) = owner else { continue };
             let account = &arrivals.accounts[place];
-            if rows.status[row] == Status::Ok as u8 && arrivals.keeps {
+            if is_kept(row) {
                 let len = rows.offsets[row + 1] - rows.offsets[row];
                 account.buffer().insert(tag, arrivals.now, len as usize);
-                self.note_buffered(1);
             } else if rows.status[row] != Status::Redelivered as u8 {
                 continue;
             }
@@ -318,24 +380,32 @@ impl Arrivals<'_> {
         match self.settled.get(&row) {
             None => return false,
             Some(Settled::Full) => outcomes.push(Outcome::failed(row, Status::BufferFull)),
-            Some(Settled::Redelivered(kept)) => {
-                let (start, len) = (bytes.len(), kept.plaintext.len());
+            Some(&Settled::Redelivered { kind, events, start: from, len }) => {
+                let (start, status) = (bytes.len(), Status::Redelivered);
                 bytes.reserve(len);
-                bytes.extend_from_slice(&kept.plaintext);
-                let (status, kind, events) = (Status::Redelivered, kept.kind, kept.events);
+                bytes.extend_from_slice(&self.texts[from..from + len]);
                 outcomes.push(Outcome { row, status, kind, events, start, len });
             }
         }
         true
     }
 
-    /// Keeps what a row gave, in the transaction that makes it so.
-    pub(super) fn keep(&self, outcome: &Outcome, bytes: &[u8], changes: &mut Changes) {
-        if let (true, Some(place)) = (self.keeps, self.owner(outcome.row)) {
-            let key = self.accounts[place].key(RowKind::Buffered, self.tags[outcome.row as usize]);
-            let plaintext = &bytes[outcome.start..outcome.start + outcome.len];
-            records::put_buffered(changes, key, self.now, outcome.kind, outcome.events, plaintext);
+    /// Keeps what a row gave, in the transaction that makes it so. Of the next frame of a chain `opens` is known; it was
+    /// never here before.
+    pub(super) fn keep(&self, outcome: &Outcome, bytes: &[u8], opens: Option<Opens<'_>>, changes: &mut Changes) {
+        let (true, Some(place)) = (self.keeps, self.owner(outcome.row)) else { return };
+        let key = self.accounts[place].key(RowKind::Buffered, self.tags[outcome.row as usize]);
+        let plain = &bytes[outcome.start..outcome.start + outcome.len];
+        let kept = |text| Kept { at: self.now, kind: outcome.kind, events: outcome.events, text };
+        match opens {
+            Some((by, iv)) => records::put_new_buffered(changes, key, &kept(KeptText::shorter(plain, by, iv))),
+            None => records::put_buffered(changes, key, &kept(KeptText::Plain(plain))),
         }
+    }
+
+    /// Whether what is opened is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
     }
 
     fn owner(&self, row: u32) -> Option<usize> {

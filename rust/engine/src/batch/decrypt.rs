@@ -13,12 +13,13 @@ use zeroize::Zeroize;
 
 use super::accounts::{RunAccounts, pairs, prekey_tag};
 use super::agreement::{Agreements, Material, first_roots, root_steps};
-use super::buffer::{Arrivals, Repeats};
+use super::buffer::{Arrivals, Opens, Repeats};
 use super::engine::Engine;
 use super::plan::{Entry, Plan};
 use super::randomness::{Purpose, Randomness};
 use super::records::{self, Dirty};
 use super::rows::{Kind, Outcome, Packed};
+use super::session_record::LONGEST_CHAIN;
 use super::tile::{self, TileKeys};
 use crate::bytes::Bytes;
 use crate::error::{Events, Status};
@@ -163,9 +164,9 @@ impl<'a> Run<'a> {
         self.incoming.arrivals.settle(row, &mut self.opened.outcomes, &mut self.opened.bytes)
     }
 
-    /// The outcome of a row that was opened; its plaintext goes to the receive buffer.
-    fn done(&mut self, outcome: Outcome) {
-        self.incoming.arrivals.keep(&outcome, &self.opened.bytes, &mut self.opened.changes);
+    /// The outcome of a row that was opened; its plaintext goes to the receive buffer, or what it `opens` by.
+    fn done(&mut self, outcome: Outcome, opens: Option<Opens<'_>>) {
+        self.incoming.arrivals.keep(&outcome, &self.opened.bytes, opens, &mut self.opened.changes);
         self.opened.outcomes.push(outcome);
     }
 
@@ -212,6 +213,11 @@ impl<'a> Run<'a> {
         self.opened.bytes.reserve(total);
         // A vector that grows leaves chain keys behind, and so does a sort that needs room of its own.
         self.opened.advanced.reserve_exact(next.len());
+        if self.engine.durable() {
+            let kept = if self.incoming.arrivals.keeps() { records::LONGEST_SEALED } else { 0 };
+            let rows = next.len() * (1 + usize::from(kept > 0));
+            self.opened.changes.reserve_rows(rows, next.len() * (LONGEST_CHAIN + kept));
+        }
         next.sort_unstable_by_key(|next| (next.message.authenticated.len().div_ceil(64), next.row));
         let mut chains = tile::column::<32>();
         for tile in next.chunks_mut(TILE) {
@@ -229,7 +235,7 @@ impl<'a> Run<'a> {
                 *row = Some((&next.message, identities(&next.their_identity, &account.identity.public)));
             }
             let opened = self.open_tile(&keys, tile.len(), &rows);
-            for (next, at) in tile.iter_mut().zip(opened) {
+            for (lane, (next, at)) in tile.iter_mut().zip(opened).enumerate() {
                 let Some((start, len)) = at else {
                     rest.push(next.entry);
                     continue;
@@ -240,7 +246,8 @@ impl<'a> Run<'a> {
                 }
                 self.opened.advanced.push((next.slot, chain));
                 let (status, kind, events) = (Status::Ok, Kind::Message, Events::default());
-                self.done(Outcome { row: next.row, status, kind, events, start, len });
+                let outcome = Outcome { row: next.row, status, kind, events, start, len };
+                self.done(outcome, Some((&keys.cipher[lane], &keys.iv[lane])));
             }
         }
         rest.sort_unstable();
@@ -660,7 +667,7 @@ impl<'a> Run<'a> {
         if receiver.several {
             self.repeats.note(self.incoming.arrivals, outcome);
         }
-        self.done(outcome);
+        self.done(outcome, None);
     }
 
     fn finish(mut self) -> Opened {

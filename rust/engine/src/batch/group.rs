@@ -794,7 +794,7 @@ impl Engine {
             commit_attempt(attempt, &mut ended.scratches[attempt.incoming.scratch]);
             let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
             let outcome = Outcome { row, status, kind, events, start, len };
-            arrivals.keep(&outcome, &ended.bytes, &mut ended.kept);
+            arrivals.keep(&outcome, &ended.bytes, None, &mut ended.kept);
             ended.repeats.note(arrivals, outcome);
             ended.outcomes.push(outcome);
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 pub(crate) use self::sqlite::Unopened;
+use crate::bytes::Bytes;
 use crate::error::Error;
 
 pub(crate) mod backup;
@@ -116,34 +117,69 @@ impl Key {
 #[derive(Default)]
 pub(crate) struct Changes {
     rows: Vec<(Key, Change)>,
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Bytes,
 }
 
 /// One row's change: where its new body lies in the bytes, or that it goes.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    Put { start: usize, end: usize },
+    /// `new`: as [`Body::New`].
+    Put {
+        start: usize,
+        end: usize,
+        new: bool,
+    },
     Delete,
 }
 
-impl Changes {
-    /// Makes room for a body. A `Vec` that grows by itself leaves what it held in freed memory; here the old buffer is
-    /// zeroed.
-    pub(crate) fn reserve(&mut self, body: usize) {
-        let needed = self.bytes.len() + body;
-        if needed > self.bytes.capacity() {
-            let mut roomier = Zeroizing::new(Vec::with_capacity(needed.max(2 * self.bytes.capacity())));
-            roomier.extend_from_slice(&self.bytes);
-            self.bytes = roomier;
+/// What becomes of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body<'a> {
+    /// It has this body.
+    Is(&'a [u8]),
+    /// The same, and the store has no row of this key.
+    New(&'a [u8]),
+    /// It goes.
+    Gone,
+}
+
+impl<'a> Body<'a> {
+    /// The body, if there is one.
+    fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Is(body) | Self::New(body) => Some(body),
+            Self::Gone => None,
         }
+    }
+}
+
+impl Changes {
+    /// Makes room for a body.
+    pub(crate) fn reserve(&mut self, body: usize) {
+        self.bytes.reserve(body);
+    }
+
+    /// Makes room for so many rows more and their bodies.
+    pub(crate) fn reserve_rows(&mut self, rows: usize, bodies: usize) {
+        self.rows.reserve(rows);
+        self.bytes.reserve(bodies + ROOM_FOR_A_ROW);
     }
 
     /// Puts a row whose body `write` appends to the buffer; [`Self::reserve`] first.
     pub(crate) fn put(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        self.put_as(key, false, write);
+    }
+
+    /// Puts a row of which the store has none: where it goes again soon, it need not have been in the table at all.
+    pub(crate) fn put_new(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        self.put_as(key, true, write);
+    }
+
+    fn put_as(&mut self, key: Key, new: bool, write: impl FnOnce(&mut Vec<u8>)) {
         self.reserve(ROOM_FOR_A_ROW);
         let start = self.bytes.len();
         write(&mut self.bytes);
-        self.rows.push((key, Change::Put { start, end: self.bytes.len() }));
+        self.rows.push((key, Change::Put { start, end: self.bytes.len(), new }));
     }
 
     /// Deletes a row; it need not exist.
@@ -158,20 +194,30 @@ impl Changes {
 
     /// Adds another part's changes behind these.
     pub(crate) fn append(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         let base = self.bytes.len();
         self.reserve(other.bytes.len());
         self.bytes.extend_from_slice(&other.bytes);
         self.rows.extend(other.rows.into_iter().map(|(key, change)| match change {
-            Change::Put { start, end } => (key, Change::Put { start: base + start, end: base + end }),
+            Change::Put { start, end, new } => (key, Change::Put { start: base + start, end: base + end, new }),
             Change::Delete => (key, Change::Delete),
         }));
     }
 
     /// The changes in order; of two for one key the later one holds.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, Option<&[u8]>)> {
+        self.bodies().map(|(key, body)| (key, body.bytes()))
+    }
+
+    /// The same, and which of the rows are new.
+    fn bodies(&self) -> impl Iterator<Item = (Key, Body<'_>)> {
         self.rows.iter().map(|&(key, change)| match change {
-            Change::Put { start, end } => (key, Some(&self.bytes[start..end])),
-            Change::Delete => (key, None),
+            Change::Put { start, end, new: false } => (key, Body::Is(&self.bytes[start..end])),
+            Change::Put { start, end, new: true } => (key, Body::New(&self.bytes[start..end])),
+            Change::Delete => (key, Body::Gone),
         })
     }
 

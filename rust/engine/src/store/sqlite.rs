@@ -29,7 +29,7 @@ pub(crate) use self::unopened::Unopened;
 use super::generation::Generation;
 use super::sealed::{self, Nonces, Place, StoreId};
 use super::unfolded::{Newest, Unfolded};
-use super::{Change, Changes, FoundAt, FoundTag, Key, Kind, Store};
+use super::{Body, Change, Changes, FoundAt, FoundTag, Key, Kind, Store};
 use crate::error::Error;
 use crate::limits::{COPIED_WAL_BYTES, JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BYTES};
 use crate::secret::Secret;
@@ -266,7 +266,7 @@ impl SqliteStore {
                 let mut changes = plain.as_slice();
                 while !changes.is_empty() {
                     let (key, body) = take_change(account, &mut changes).ok_or_else(unreadable)?;
-                    self.newest.set(key, body);
+                    self.newest.set(key, body.map_or(Body::Gone, Body::Is));
                 }
             }
             self.sequence = sequence;
@@ -495,6 +495,20 @@ impl SqliteStore {
         due
     }
 
+    /// That rows which are said to be new are: where one is not, it would outlive its deletion.
+    #[cfg(test)]
+    fn check_new(&mut self, changes: &Changes) {
+        let mut before = std::collections::HashSet::new();
+        for (key, body) in changes.bodies() {
+            if matches!(body, Body::New(_)) && !before.contains(&key) {
+                let mut found = |_: usize, _: &[u8]| panic!("{key:?} is said to be new");
+                // A store that cannot be read cannot be written to either.
+                let _ = self.load(&[key], &mut found);
+            }
+            before.insert(key);
+        }
+    }
+
     /// What the journal knows of a row.
     fn journalled(&self, key: &Key) -> Newest<'_> {
         match (self.newest.get(key), &self.frozen) {
@@ -636,6 +650,8 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, changes: Changes) -> Result<(), Error> {
+        #[cfg(test)]
+        self.check_new(&changes);
         self.write(|_, _| Ok(((), changes)))
     }
 
@@ -879,7 +895,7 @@ fn longest_body(changes: &Changes) -> usize {
 
 /// kind ‖ tag ‖ length ‖ body, or kind with [`DELETED`] ‖ tag.
 fn put_change(block: &mut Vec<u8>, key: Key, change: Change, bytes: &[u8]) {
-    let Change::Put { start, end } = change else {
+    let Change::Put { start, end, .. } = change else {
         block.push(key.kind as u8 | DELETED);
         block.extend_from_slice(&key.tag);
         return;

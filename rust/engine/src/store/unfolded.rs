@@ -1,12 +1,13 @@
 //! The newest bodies of the rows that the journal holds and the table of rows does not yet.
 
 use std::hash::BuildHasher;
+use std::mem::replace;
 
 use hashbrown::hash_table::Entry as Place;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Changes, Key, Kind};
+use super::{Body, Changes, Key, Kind};
 
 /// Chunks of bodies: the first is small, for stores that are; the largest is zeroed in some 20 µs.
 const FIRST_CHUNK: usize = 4 << 10;
@@ -37,95 +38,152 @@ impl<'a> Newest<'a> {
 }
 
 /// Changes, each row's newest, without an allocation for each.
+///
+/// A row that was new and is gone leaves nothing to fold, so it leaves nothing here: its entry and the room of its body
+/// are the next new row's. So the receive buffer takes as much memory as it has rows that wait, not as many as came.
 #[derive(Default)]
 pub(super) struct Unfolded {
     entries: Vec<Entry>,
     /// Places in `entries`, by key.
     places: HashTable<u32>,
-    /// The newest entry of an account and kind: from there a list of all of them.
-    heads: HashMap<(u32, Kind), u32>,
+    lists: HashMap<(u32, Kind), List>,
     bodies: Bodies,
     hashing: DefaultHashBuilder,
+}
+
+/// The entries of an account and kind.
+struct List {
+    /// The newest: from there all of them.
+    head: u32,
+    /// Those that are unused.
+    unused: Vec<u32>,
 }
 
 struct Entry {
     key: Key,
     /// The next entry of this account and kind.
     next: u32,
-    deleted: bool,
+    state: State,
     slot: Slot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It has a body; the table may have an older one.
+    Put,
+    /// It has a body, and the table has none.
+    New,
+    /// It is to go from the table.
+    Deleted,
+    /// It is nobody's.
+    Unused,
 }
 
 impl Unfolded {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.places.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.places.is_empty()
     }
 
     /// Takes a batch in.
     pub(super) fn apply(&mut self, changes: &Changes) {
-        for (key, body) in changes.iter() {
+        for (key, body) in changes.bodies() {
             self.set(key, body);
         }
     }
 
     /// Puts or deletes a row.
-    pub(super) fn set(&mut self, key: Key, body: Option<&[u8]>) {
-        let Self { entries, places, heads, bodies, hashing } = self;
-        let hash = hashing.hash_one(key);
+    pub(super) fn set(&mut self, key: Key, body: Body<'_>) {
+        let Self { entries, places, lists, bodies, hashing } = self;
         let known = places.entry(
-            hash,
+            hash(hashing, &key),
             |&place| entries[place as usize].key == key,
-            |&place| hashing.hash_one(entries[place as usize].key),
+            |&place| hash(hashing, &entries[place as usize].key),
         );
         match known {
-            Place::Occupied(place) => {
-                let entry = &mut entries[*place.get() as usize];
-                entry.deleted = body.is_none();
-                entry.slot = bodies.replace(entry.slot, body.unwrap_or_default());
+            Place::Occupied(at) => {
+                let place = *at.get();
+                let entry = &mut entries[place as usize];
+                entry.slot = bodies.replace(entry.slot, body.bytes().unwrap_or_default());
+                entry.state = match (entry.state, body) {
+                    (State::New, Body::Gone) => {
+                        at.remove();
+                        lists.get_mut(&(key.account, key.kind)).expect("it has the entry").unused.push(place);
+                        State::Unused
+                    }
+                    (State::New, _) => State::New,
+                    (_, Body::Gone) => State::Deleted,
+                    (_, _) => State::Put,
+                };
             }
             Place::Vacant(vacant) => {
+                let state = match body {
+                    Body::Is(_) => State::Put,
+                    Body::New(_) => State::New,
+                    Body::Gone => State::Deleted,
+                };
+                let body = body.bytes().unwrap_or_default();
+                let list = lists.entry((key.account, key.kind)).or_insert(List { head: NONE, unused: Vec::new() });
+                if let Some(place) = list.unused.pop() {
+                    vacant.insert(place);
+                    let entry = &mut entries[place as usize];
+                    (entry.key, entry.state, entry.slot) = (key, state, bodies.replace(entry.slot, body));
+                    return;
+                }
                 let place = u32::try_from(entries.len()).ok().filter(|&place| place != NONE);
                 let place = place.expect("the journal's limit allows fewer than 2^32 rows");
                 vacant.insert(place);
-                let next = heads.insert((key.account, key.kind), place).unwrap_or(NONE);
-                let slot = bodies.replace(Slot::default(), body.unwrap_or_default());
-                entries.push(Entry { key, next, deleted: body.is_none(), slot });
+                let next = replace(&mut list.head, place);
+                entries.push(Entry { key, next, state, slot: bodies.replace(Slot::default(), body) });
             }
         }
     }
 
     pub(super) fn get(&self, key: &Key) -> Newest<'_> {
-        let found = self.places.find(self.hashing.hash_one(key), |&place| self.entries[place as usize].key == *key);
+        let found = self.places.find(hash(&self.hashing, key), |&place| self.entries[place as usize].key == *key);
         found.map_or(Newest::Unknown, |&place| self.entry(place).1)
     }
 
     /// The row at a place of [`Self::in_order_of`]'s.
     pub(super) fn entry(&self, place: u32) -> (Key, Newest<'_>) {
         let entry = &self.entries[place as usize];
-        let newest = if entry.deleted { Newest::Deleted } else { Newest::Body(self.bodies.get(entry.slot)) };
+        let newest = match entry.state {
+            State::Put | State::New => Newest::Body(self.bodies.get(entry.slot)),
+            State::Deleted => Newest::Deleted,
+            State::Unused => Newest::Unknown,
+        };
         (entry.key, newest)
     }
 
     /// Every row of one account and kind.
     pub(super) fn of(&self, account: u32, kind: Kind) -> impl Iterator<Item = (Key, Newest<'_>)> {
-        let head = self.heads.get(&(account, kind)).copied();
+        let head = self.lists.get(&(account, kind)).map(|list| list.head);
         let places =
             std::iter::successors(head, |&place| Some(self.entries[place as usize].next).filter(|&next| next != NONE));
-        places.map(|place| self.entry(place))
+        places.filter(|&place| self.is_used(place)).map(|place| self.entry(place))
+    }
+
+    fn is_used(&self, place: u32) -> bool {
+        self.entries[place as usize].state != State::Unused
     }
 
     /// The places of all rows, sorted.
     pub(super) fn in_order_of<T: Ord>(&self, order: impl Fn(Key) -> T) -> Vec<u32> {
-        let mut places: Vec<u32> = (0..self.entries.len() as u32).collect();
+        let mut places: Vec<u32> = (0..self.entries.len() as u32).filter(|&place| self.is_used(place)).collect();
         // Keys in one piece: fetching them from the entries at each comparison takes several times as long.
         places.sort_by_cached_key(|&place| order(self.entries[place as usize].key));
         places
     }
+}
+
+/// Tags are of a keyed hash or numbers of ours: nobody else chooses them.
+fn hash(hashing: &DefaultHashBuilder, key: &Key) -> u64 {
+    let place = u128::from(key.account) << 8 | u128::from(key.kind as u8);
+    hashing.hash_one(u128::from_le_bytes(key.tag) ^ (place << 64))
 }
 
 /// Bodies, one after another in chunks that never move: a buffer that grew would leave keys in freed memory.
@@ -178,7 +236,7 @@ impl Bodies {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -192,14 +250,33 @@ mod tests {
         #[test]
         fn it_is_a_map(
             changes in prop::collection::vec((0..3_u32, 0..3_usize, 0..20_u8, prop::option::of(0..2_000_usize)), 0..300),
+            there in 0..20_u8,
         ) {
             let mut map = BTreeMap::new();
             let mut unfolded = Unfolded::default();
+            // Rows that the table has not, and this neither.
+            let mut nowhere: BTreeSet<Key> = (0..9)
+                .flat_map(|i| (there..20).map(move |first| key(i / 3, i as usize % 3, first)))
+                .collect();
             for (i, (account, kind, first, length)) in changes.into_iter().enumerate() {
-                let body = length.map(|length| vec![i as u8; length]);
-                unfolded.set(key(account, kind, first), body.as_deref());
-                map.insert(key(account, kind, first), body);
+                let (key, body) = (key(account, kind, first), length.map(|length| vec![i as u8; length]));
+                let new = nowhere.contains(&key);
+                match &body {
+                    Some(body) if new => unfolded.set(key, Body::New(body)),
+                    Some(body) => unfolded.set(key, Body::Is(body)),
+                    None => unfolded.set(key, Body::Gone),
+                }
+                // What was new and is gone is not known any more. Deleting what is nowhere is a change like any other.
+                let was_new = map.get(&key).is_some_and(|(_, new)| *new);
+                if was_new && body.is_none() {
+                    map.remove(&key);
+                    nowhere.insert(key);
+                } else {
+                    map.insert(key, (body, if map.contains_key(&key) { was_new } else { new && length.is_some() }));
+                    nowhere.remove(&key);
+                }
             }
+            let map: BTreeMap<_, _> = map.into_iter().map(|(key, (body, _))| (key, body)).collect();
             let newest = |body: &Option<Vec<u8>>| body.clone().map_or_else(|| "gone".into(), |body| format!("{body:?}"));
             let shown = |newest: Newest<'_>| match newest {
                 Newest::Body(body) => format!("{body:?}"),
@@ -234,17 +311,44 @@ mod tests {
     #[test]
     fn a_row_that_changes_often_keeps_its_place_and_its_old_body_is_zeroed() {
         let mut unfolded = Unfolded::default();
-        unfolded.set(key(1, 0, 0), Some(&[1; 100]));
+        unfolded.set(key(1, 0, 0), Body::Is(&[1; 100]));
         for length in [100, 40, 100] {
-            unfolded.set(key(1, 0, 0), Some(&vec![2; length]));
+            unfolded.set(key(1, 0, 0), Body::Is(&vec![2; length]));
         }
         assert_eq!(unfolded.bodies.chunks[0].len(), 100);
-        unfolded.set(key(1, 0, 0), Some(&[3; 40]));
+        unfolded.set(key(1, 0, 0), Body::Is(&[3; 40]));
         assert_eq!(unfolded.bodies.chunks[0][40..], [0; 60]);
-        unfolded.set(key(1, 0, 0), None);
+        unfolded.set(key(1, 0, 0), Body::Gone);
         assert_eq!(unfolded.bodies.chunks[0][..], [0; 100]);
-        unfolded.set(key(1, 0, 0), Some(&[4; 101]));
+        unfolded.set(key(1, 0, 0), Body::Is(&[4; 101]));
         assert_eq!(unfolded.bodies.chunks[0][..100], [0; 100]);
         assert_eq!(unfolded.get(&key(1, 0, 0)), Newest::Body(&[4; 101]));
+    }
+
+    #[test]
+    fn rows_that_were_new_and_went_take_no_room() {
+        let mut unfolded = Unfolded::default();
+        for round in 0..100 {
+            for first in 0..10 {
+                unfolded.set(key(1, 0, first), Body::New(&[7; 60]));
+            }
+            // Also where it is put anew meanwhile.
+            unfolded.set(key(1, 0, 0), Body::Is(&[8; 60]));
+            assert_eq!(unfolded.len(), 10, "{round}");
+            for first in 0..10 {
+                unfolded.set(key(1, 0, first), Body::Gone);
+            }
+            assert!(unfolded.is_empty() && unfolded.in_order_of(|key| key).is_empty());
+            assert_eq!(unfolded.get(&key(1, 0, 0)), Newest::Unknown);
+            assert_eq!(unfolded.of(1, key(1, 0, 0).kind).count(), 0);
+        }
+        assert_eq!((unfolded.entries.len(), unfolded.bodies.chunks.len()), (10, 1));
+        assert_eq!(unfolded.bodies.chunks[0][..], [0; 600]);
+        // One that the table may have is still to go from there.
+        unfolded.set(key(1, 0, 1), Body::Gone);
+        unfolded.set(key(1, 0, 1), Body::New(&[7; 60]));
+        unfolded.set(key(1, 0, 1), Body::Gone);
+        assert_eq!(unfolded.get(&key(1, 0, 1)), Newest::Deleted);
+        assert_eq!(unfolded.entries.len(), 10);
     }
 }

@@ -579,6 +579,69 @@ fn the_journal_is_folded_at_its_limit_bit_by_bit() {
     assert!(store.sequence > 400);
 }
 
+/// Rows that were new and went before the journal was folded never come to the table; those that were folded, or were
+/// replayed after a crash, go from it.
+#[test]
+fn rows_that_come_and_go_are_in_no_table() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    let kept = |i: u32| Key { kind: Kind::Buffered, ..key(desk, i) };
+    let stored = |store: &SqliteStore| {
+        let sql = "SELECT count(*) FROM rows WHERE substr(key, 5, 1) = ?1";
+        let raw = store.connection.as_ref().unwrap();
+        raw.query_row(sql, [&[Kind::Buffered as u8][..]], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let rows = |store: &mut SqliteStore| scan(store, desk, Kind::Buffered).unwrap().len();
+    store.journal_limit = 30_000;
+    for i in 0..2_000_u32 {
+        let mut changes = Changes::default();
+        if let Some(before) = i.checked_sub(2) {
+            changes.delete(kept(before));
+        }
+        changes.put_new(kept(i), |bytes| bytes.resize(bytes.len() + 60, i as u8));
+        // One of a hundred stays, so that it is folded.
+        if i % 100 == 0 {
+            changes.put_new(kept(10_000 + i), |bytes| bytes.push(i as u8));
+        }
+        store.commit(changes).unwrap();
+        let stay = 1 + i as usize / 100;
+        assert_eq!(rows(&mut store), stay + 1 + usize::from(i > 0));
+        // What is being folded may have the few that were there when it was frozen.
+        assert!(stored(&store) as usize <= stay + 2, "{}", stored(&store));
+    }
+    assert!(store.folded > 500 && stored(&store) > 10, "{} {}", store.folded, stored(&store));
+    // A crash: what comes from the blocks may be in the table.
+    folder = folder.crashed();
+    drop(store);
+    let mut store = folder.open();
+    assert_eq!(rows(&mut store), 22);
+    let gone = (0..20).map(|i| kept(10_000 + 100 * i)).chain([kept(1_998), kept(1_999)]);
+    let mut changes = Changes::default();
+    gone.for_each(|key| changes.delete(key));
+    store.commit(changes).unwrap();
+    assert_eq!(rows(&mut store), 0);
+    // Gone and put anew at once: it is in the table, and goes from there.
+    let mut changes = Changes::default();
+    changes.put_new(kept(7), |bytes| bytes.push(1));
+    store.commit(changes).unwrap();
+    store.close().unwrap();
+    let mut store = folder.open();
+    assert_eq!((rows(&mut store), stored(&store)), (1, 1));
+    for last in [false, true] {
+        let mut changes = Changes::default();
+        changes.delete(kept(7));
+        if !last {
+            changes.put_new(kept(7), |bytes| bytes.push(2));
+        }
+        store.commit(changes).unwrap();
+    }
+    assert_eq!(rows(&mut store), 0);
+    store.close().unwrap();
+    let mut store = folder.open();
+    assert_eq!((rows(&mut store), stored(&store)), (0, 0));
+}
+
 #[test]
 fn a_peer_is_one_row_of_the_table() {
     let folder = Folder::new();
