@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use interlane::{Bundle, Durability, Engine, Import, Location, Options, Packed, Rows, Secret, Upload};
+use interlane::{
+    BufferLimits, Bundle, Durability, Engine, Import, Location, Options, Packed, Rows, Secret, Status, Upload,
+};
 use interlane_lanes::Backend;
 use interlane_lanes::kernels::hkdf::Hkdf;
 use interlane_lanes::kernels::hmac::Hmac;
@@ -110,7 +112,9 @@ fn agreed() -> Vec<[u8; 32]> {
         keys.extend(shared.into_iter().chain(turns).chain([first[0], there[0], back[0]]));
         for mut chain in [there[1], back[1]] {
             for _ in 0..4 {
-                keys.extend([chain, hmac(chain, 1)]);
+                let seed = hmac(chain, 1);
+                // The message key that ends up in a receive buffer.
+                keys.extend([chain, seed, hkdf(None, &seed, b"WhisperMessageKeys")[0]]);
                 chain = hmac(chain, 2);
             }
         }
@@ -121,6 +125,23 @@ fn agreed() -> Vec<[u8; 32]> {
 fn opened(location: Location, durability: Durability, resident_sessions: Option<usize>) -> Engine {
     let options = Options::new(location, Backend::detect().unwrap());
     Engine::open(Options { threads: 2, durability, resident_sessions, seed: Some(SEED), ..options }).unwrap()
+}
+
+/// One that keeps what it receives.
+fn keeping(location: Location) -> Engine {
+    let options = Options::new(location, Backend::detect().unwrap());
+    let receive_buffer = Some(BufferLimits { bytes: 64 << 20, seconds: 3_600 });
+    Engine::open(Options { threads: 2, receive_buffer, seed: Some(SEED), ..options }).unwrap()
+}
+
+/// Gives out again, and frees, what an engine keeps.
+fn redeliver(engine: &Engine, handles: &[u64], sent: &Rows) {
+    let frames = Packed::new(&sent.data, &sent.offsets).unwrap();
+    let again = engine.decrypt(handles, &sent.kinds, frames).unwrap();
+    let status = if again.is_buffered() { Status::Redelivered } else { Status::Duplicate };
+    assert!(again.status.iter().all(|&found| found == status as u8));
+    let kept = if again.is_buffered() { again.status.len() } else { 0 };
+    assert_eq!(engine.acknowledge(&again, None).unwrap(), kept);
 }
 
 fn talk(engine: &Engine) {
@@ -147,6 +168,7 @@ fn talk(engine: &Engine) {
         well(engine.decrypt(there, &sent.kinds, Packed::new(&sent.data, &sent.offsets).unwrap()).unwrap());
         let sent = well(engine.encrypt(here, packed()).unwrap());
         well(engine.decrypt(there, &sent.kinds, Packed::new(&sent.data, &sent.offsets).unwrap()).unwrap());
+        redeliver(engine, there, &sent);
     }
     // Again, so that sessions are archived.
     let again: Vec<Bundle> = bundles.into_iter().map(|bundle| Bundle { one_time: None, ..bundle }).collect();
@@ -208,10 +230,11 @@ fn no_freed_block_holds_a_key() {
         generation: None,
     };
     let strict = |location, resident_sessions| opened(location, Durability::Strict, resident_sessions);
-    let works: [&dyn Fn(); 5] = [
+    let works: [&dyn Fn(); 6] = [
         &|| talk(&strict(Location::Memory, None)),
         &|| talk(&strict(file("strict.db"), None)),
         &|| read(&strict(file("strict.db"), None)),
+        &|| talk(&keeping(file("kept.db"))),
         // Of 80 sessions; the pages of the others are given back.
         &|| talk(&strict(file("few.db"), Some(3))),
         &|| talk(&opened(file("leased.db"), Durability::Leased(8), Some(30))),

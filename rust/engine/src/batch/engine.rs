@@ -221,6 +221,7 @@ impl Engine {
 
     /// An engine over a store that is open, wherever the options say that it is.
     pub(crate) fn over(mut store: Box<dyn Store>, options: Options) -> Result<Self, Error> {
+        store.runs_on(options.backend);
         let listed = store.accounts()?;
         let mut accounts = Standings::default();
         for account in Account::load(store.as_mut(), &listed)? {

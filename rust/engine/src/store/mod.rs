@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use interlane_lanes::Backend;
 use zeroize::Zeroizing;
 
 pub(crate) use self::sqlite::Unopened;
@@ -274,6 +275,9 @@ pub(crate) enum Loss {
 pub(crate) trait Store: Send {
     /// Whether what is committed outlives the process. Where not, the engine keeps sessions in memory alone.
     fn durable(&self) -> bool;
+
+    /// What is to run the store's own crypto, from here on.
+    fn runs_on(&mut self, _backend: Backend) {}
 
     /// Every account that is this owner's, by its number. Where a store is shared, this takes what came free or was
     /// handed over meanwhile.

@@ -1,5 +1,7 @@
 //! Tests: a store that passes everything on, but for what is done with a commit.
 
+use interlane_lanes::Backend;
+
 use super::{Changes, FoundAt, FoundKey, FoundTag, Key, Kind, Loss, Shard, StartAnew, Store, Unopened};
 use crate::error::Error;
 
@@ -24,6 +26,10 @@ impl Passing {
 impl Store for Passing {
     fn durable(&self) -> bool {
         self.store.durable()
+    }
+
+    fn runs_on(&mut self, backend: Backend) {
+        self.store.runs_on(backend);
     }
 
     fn accounts(&mut self) -> Result<Vec<(u32, String)>, Error> {

@@ -8,7 +8,7 @@
 use chacha20::{R20, hchacha};
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use interlane_lanes::Backend;
-use interlane_lanes::kernels::chacha20poly1305::Open;
+use interlane_lanes::kernels::chacha20poly1305::{Open, Seal};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Key;
@@ -115,6 +115,39 @@ pub(super) fn seal_in_place(
     let cipher = XChaCha20Poly1305::new(key.expose().into());
     let tag = place.with_bytes(store, |data| cipher.encrypt_inout_detached(&XNonce::from(*nonce), data, body.into()));
     tag.expect("a body is shorter than the cipher's limit of 256 GiB").into()
+}
+
+/// What [`seal_many`] seals.
+pub(super) struct Unsealed<'a> {
+    pub(super) key: &'a Secret<32>,
+    pub(super) nonce: [u8; NONCE],
+    pub(super) place: Place<'a>,
+    /// The plaintext, and room for a tag.
+    pub(super) body: &'a mut [u8],
+}
+
+/// Seals many things where they lie, in lanes: the cipher of one with a nonce of 192 bits is that of RFC 8439 under a key
+/// made of the first 128 of them, with the others as its nonce.
+pub(super) fn seal_many<'a>(backend: Backend, store: &StoreId, unsealed: impl ExactSizeIterator<Item = Unsealed<'a>>) {
+    let rows = unsealed.len();
+    let mut keys = SecretColumn::zeroes(rows);
+    let (mut nonces, mut bodies) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let (mut places, mut ends) = (Vec::new(), Vec::with_capacity(rows));
+    for (Unsealed { key, nonce, place, body }, subkey) in unsealed.zip(keys.iter_mut()) {
+        let (first, last) = nonce.split_first_chunk::<16>().expect("16 of 24");
+        let mut made = hchacha::<R20>(key.expose().into(), first.into());
+        subkey.copy_from_slice(&made);
+        made.as_mut_slice().zeroize();
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(last);
+        nonces.push(nonce);
+        place.with_bytes(store, |data| places.extend_from_slice(data));
+        ends.push(places.len());
+        bodies.push(body);
+    }
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    let associated: Vec<&[u8]> = begins.zip(&ends).map(|(begin, &end)| &places[begin..end]).collect();
+    backend.run(Seal { keys: &keys, nonces: &nonces, associated: &associated, rows: &mut bodies });
 }
 
 /// nonce ‖ ciphertext ‖ tag of `plain`, into `sealed`, which is emptied first.
@@ -385,6 +418,37 @@ mod tests {
                 }
                 if rows > 0 {
                     assert_eq!(opened(&mut sealed.clone(), &[6; 16], &place), Err(Refused));
+                }
+            }
+        }
+    }
+
+    /// As one by one, on every backend: of several keys and of every sort of place, as many as fill lanes and more.
+    #[test]
+    fn many_are_sealed_as_one_is() {
+        let keys = [Secret::copy_of(&[9; 32]), Secret::copy_of(&[3; 32])];
+        let place = |i: usize| match i % 3 {
+            0 => row(i as u32, Kind::Session, 1),
+            1 => Place::Peer { account: i as u32, tag: [1; 16] },
+            _ => Place::Section { sequence: i as u64, account: 1 },
+        };
+        for backend in Backend::available() {
+            for rows in [0, 1, 2, 3, 15, 16, 17, 40] {
+                let mut drawn = Nonces::draw(rows).unwrap();
+                let nonces: Vec<_> = (0..rows).map(|_| drawn.next().unwrap()).collect();
+                let plain = |i: usize| vec![i as u8; i * 337 % 2_900];
+                let mut bodies: Vec<_> = (0..rows).map(|i| [plain(i), vec![7; TAG]].concat()).collect();
+                let unsealed = bodies.iter_mut().enumerate().map(|(i, body)| Unsealed {
+                    key: &keys[i % 2],
+                    nonce: nonces[i],
+                    place: place(i),
+                    body,
+                });
+                seal_many(backend, &STORE, unsealed);
+                for (i, body) in bodies.iter().enumerate() {
+                    let mut alone = Vec::new();
+                    seal(&keys[i % 2], &nonces[i], &STORE, place(i), &plain(i), &mut alone);
+                    assert_eq!([&nonces[i][..], body].concat(), alone, "row {i} of {rows}, {}", backend.name());
                 }
             }
         }

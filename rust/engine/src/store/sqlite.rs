@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::io;
+use std::mem::take;
 use std::path::{self, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::generation::Generation;
 use super::sealed::{self, Nonces, Place, StoreId};
 use super::unfolded::{Newest, Unfolded};
 use super::{Body, Change, Changes, FoundAt, FoundTag, Key, Kind, Store};
+use crate::bytes::Bytes;
 use crate::error::Error;
 use crate::limits::{COPIED_WAL_BYTES, JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BYTES};
 use crate::secret::Secret;
@@ -101,6 +103,8 @@ pub(crate) struct SqliteStore {
     newest_bytes: u64,
     frozen: Option<Frozen>,
     journal_limit: u64,
+    /// What seals the journal.
+    backend: Backend,
     /// The disk failed: what is on it is not known before the store is opened again.
     failed: bool,
 }
@@ -234,6 +238,7 @@ impl SqliteStore {
             newest_bytes: 0,
             frozen: None,
             journal_limit: JOURNAL_BYTES,
+            backend: Backend::portable(),
             failed: false,
         };
         store.replay(&connection)?;
@@ -397,17 +402,19 @@ impl SqliteStore {
         let longest = if whole > JOURNAL_BLOCK_BYTES { longest_body(changes) } else { 0 };
         let room =
             whole.min(JOURNAL_BLOCK_BYTES + longest + CHANGE_HEAD + 2 * (SECTION_HEAD + sealed::NONCE + sealed::TAG));
-        let mut block = Zeroizing::new(Vec::with_capacity(room));
+        let mut block = Bytes::with_capacity(room);
         let lies_at = block.as_ptr();
+        // Of each section of a block: its account, nonce, and where in the block its body ends.
+        let mut laid_out: Vec<(u32, [u8; sealed::NONCE], usize)> = Vec::with_capacity(sections);
         let mut insert = connection.prepare_cached("INSERT INTO journal (seq, block) VALUES (?1, ?2)")?;
         let (mut sequence, mut bytes, mut i) = (self.sequence, 0, 0);
         while i < rows.len() {
             sequence += 1;
             block.clear();
+            laid_out.clear();
             while i < rows.len() && block.len() < JOURNAL_BLOCK_BYTES {
                 let account = row(i).0.account;
                 let head = block.len();
-                let body = head + SECTION_HEAD + sealed::NONCE;
                 let nonce = nonces.next()?;
                 block.extend_from_slice(&account.to_be_bytes());
                 block.extend_from_slice(&[0; 4]);
@@ -417,15 +424,25 @@ impl SqliteStore {
                     put_change(&mut block, key, change, &changes.bytes);
                     i += 1;
                 }
-                let key = self.data_keys.of(account).expect("all were fetched and checked");
-                let place = Place::Section { sequence, account };
-                let tag = sealed::seal_in_place(key, &nonce, &self.store_id, place, &mut block[body..]);
-                block.extend_from_slice(&tag);
+                block.extend_from_slice(&[0; sealed::TAG]);
                 let length = u32::try_from(block.len() - head - SECTION_HEAD)
                     .map_err(|_| Error::Store("a row of over 4 GiB cannot be stored: nothing was written".into()))?;
                 block[head + 4..][..4].copy_from_slice(&length.to_be_bytes());
+                laid_out.push((account, nonce, block.len()));
             }
-            debug_assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
+            assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
+            let (mut rest, mut begin) = (block.as_mut_slice(), 0);
+            let sections = laid_out.iter().map(|&(account, nonce, end)| {
+                let (section, behind) = take(&mut rest).split_at_mut(end - begin);
+                (rest, begin) = (behind, end);
+                sealed::Unsealed {
+                    key: self.data_keys.of(account).expect("all were fetched and checked"),
+                    nonce,
+                    place: Place::Section { sequence, account },
+                    body: &mut section[SECTION_HEAD + sealed::NONCE..],
+                }
+            });
+            sealed::seal_many(self.backend, &self.store_id, sections);
             insert.execute(params![sequence as i64, block.as_slice()])?;
             bytes += block.len() as u64;
         }
@@ -475,7 +492,7 @@ impl SqliteStore {
             self.transact(|store, connection| sweep(connection, store.folded))?;
             self.swept = self.folded;
         }
-        let rows = std::mem::take(&mut self.newest);
+        let rows = take(&mut self.newest);
         self.newest_bytes = 0;
         self.frozen = Some(Frozen { order: rows.in_order_of(table::order), rows, done: 0, sequence: self.sequence });
         Ok(())
@@ -535,6 +552,10 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     fn durable(&self) -> bool {
         true
+    }
+
+    fn runs_on(&mut self, backend: Backend) {
+        self.backend = backend;
     }
 
     fn accounts(&mut self) -> Result<Vec<(u32, String)>, Error> {

@@ -5,7 +5,7 @@ use std::mem::replace;
 
 use hashbrown::hash_table::Entry as Place;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroizing, optimization_barrier};
 
 use super::{Body, Changes, Key, Kind};
 
@@ -46,7 +46,9 @@ pub(super) struct Unfolded {
     entries: Vec<Entry>,
     /// Places in `entries`, by key.
     places: HashTable<u32>,
-    lists: HashMap<(u32, Kind), List>,
+    lists: Vec<List>,
+    /// Places in `lists`.
+    list_of: HashMap<(u32, Kind), u32>,
     bodies: Bodies,
     hashing: DefaultHashBuilder,
 }
@@ -61,7 +63,8 @@ struct List {
 
 struct Entry {
     key: Key,
-    /// The next entry of this account and kind.
+    /// The list of its account and kind, and the next entry there.
+    list: u32,
     next: u32,
     state: State,
     slot: Slot,
@@ -98,7 +101,7 @@ impl Unfolded {
 
     /// Puts or deletes a row.
     pub(super) fn set(&mut self, key: Key, body: Body<'_>) {
-        let Self { entries, places, lists, bodies, hashing } = self;
+        let Self { entries, places, lists, list_of, bodies, hashing } = self;
         let known = places.entry(
             hash(hashing, &key),
             |&place| entries[place as usize].key == key,
@@ -112,7 +115,7 @@ impl Unfolded {
                 entry.state = match (entry.state, body) {
                     (State::New, Body::Gone) => {
                         at.remove();
-                        lists.get_mut(&(key.account, key.kind)).expect("it has the entry").unused.push(place);
+                        lists[entry.list as usize].unused.push(place);
                         State::Unused
                     }
                     (State::New, _) => State::New,
@@ -127,7 +130,12 @@ impl Unfolded {
                     Body::Gone => State::Deleted,
                 };
                 let body = body.bytes().unwrap_or_default();
-                let list = lists.entry((key.account, key.kind)).or_insert(List { head: NONE, unused: Vec::new() });
+                let at = *list_of.entry((key.account, key.kind)).or_insert_with(|| {
+                    lists.push(List { head: NONE, unused: Vec::new() });
+                    // An entry follows, and there are fewer than 2^32 of these.
+                    lists.len() as u32 - 1
+                });
+                let list = &mut lists[at as usize];
                 if let Some(place) = list.unused.pop() {
                     vacant.insert(place);
                     let entry = &mut entries[place as usize];
@@ -138,7 +146,7 @@ impl Unfolded {
                 let place = place.expect("the journal's limit allows fewer than 2^32 rows");
                 vacant.insert(place);
                 let next = replace(&mut list.head, place);
-                entries.push(Entry { key, next, state, slot: bodies.replace(Slot::default(), body) });
+                entries.push(Entry { key, list: at, next, state, slot: bodies.replace(Slot::default(), body) });
             }
         }
     }
@@ -161,7 +169,7 @@ impl Unfolded {
 
     /// Every row of one account and kind.
     pub(super) fn of(&self, account: u32, kind: Kind) -> impl Iterator<Item = (Key, Newest<'_>)> {
-        let head = self.lists.get(&(account, kind)).map(|list| list.head);
+        let head = self.list_of.get(&(account, kind)).map(|&at| self.lists[at as usize].head);
         let places =
             std::iter::successors(head, |&place| Some(self.entries[place as usize].next).filter(|&next| next != NONE));
         places.filter(|&place| self.is_used(place)).map(|place| self.entry(place))
@@ -184,6 +192,12 @@ impl Unfolded {
 fn hash(hashing: &DefaultHashBuilder, key: &Key) -> u64 {
     let place = u128::from(key.account) << 8 | u128::from(key.kind as u8);
     hashing.hash_one(u128::from_le_bytes(key.tag) ^ (place << 64))
+}
+
+/// Zeroes by a whole store and a barrier, where `zeroize` goes byte by byte.
+fn wipe(room: &mut [u8]) {
+    room.fill(0);
+    optimization_barrier(&room[..]);
 }
 
 /// Bodies, one after another in chunks that never move: a buffer that grew would leave keys in freed memory.
@@ -217,10 +231,10 @@ impl Bodies {
             let room = &mut chunk[old.start as usize..][..old.room as usize];
             if length <= old.room {
                 room[..body.len()].copy_from_slice(body);
-                room[body.len()..].zeroize();
+                wipe(&mut room[body.len()..]);
                 return Slot { length, ..old };
             }
-            room.zeroize();
+            wipe(room);
         }
         let last = self.chunks.last().filter(|chunk| chunk.capacity() - chunk.len() >= body.len());
         if last.is_none() {
