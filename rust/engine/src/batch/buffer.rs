@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use interlane_lanes::TILE;
@@ -135,6 +135,8 @@ pub(crate) struct Arrivals<'e> {
     accounts: RunAccounts<'e>,
     /// For each row, its account's place. Empty where nothing is buffered: then no row is looked at.
     owners: Vec<Option<usize>>,
+    /// The rows of each account, one account after the other: so that each buffer is locked once.
+    by_owner: Vec<u32>,
     tags: Vec<[u8; 16]>,
     settled: HashMap<u32, Settled>,
     /// The plaintexts of rows that are given out again.
@@ -142,12 +144,13 @@ pub(crate) struct Arrivals<'e> {
     /// Whether what is opened is kept.
     keeps: bool,
     now: u64,
-    reserved: HashMap<usize, u64>,
+    /// Of accounts by their places.
+    reserved: Vec<(usize, u64)>,
 }
 
 impl Drop for Arrivals<'_> {
     fn drop(&mut self) {
-        for (&place, &bytes) in &self.reserved {
+        for &(place, bytes) in &self.reserved {
             self.accounts[place].buffer().reserved -= bytes;
         }
     }
@@ -171,12 +174,13 @@ impl Engine {
         let mut arrivals = Arrivals {
             accounts: self.accounts_of_run(plan),
             owners: Vec::new(),
+            by_owner: Vec::new(),
             tags: Vec::new(),
             settled: HashMap::new(),
             texts: Bytes::default(),
             keeps: self.buffer_limits().is_some(),
             now: now(),
-            reserved: HashMap::new(),
+            reserved: Vec::new(),
         };
         if !arrivals.keeps && !self.buffers_anything() {
             return Ok(arrivals);
@@ -191,6 +195,7 @@ impl Engine {
                 (arrivals.owners[row as usize], senders[row as usize]) = (place, tag);
             }
         }
+        arrivals.by_owner = by_owner(&arrivals.owners);
         let parts: Vec<Range<usize>> = (0..n).step_by(RUN).map(|start| start..(start + RUN).min(n)).collect();
         let made = self.over_the_cores(&parts, |part| {
             let rows: Vec<usize> = part.filter(|&row| arrivals.owners[row].is_some()).collect();
@@ -224,30 +229,31 @@ impl Engine {
     /// Finds the rows that are in the buffer, and those for which it has no room.
     fn settle_known(&self, arrivals: &mut Arrivals<'_>, frames: Packed<'_>) -> Result<(), Error> {
         let (mut known, mut keys, mut expired) = (Vec::new(), Vec::new(), Vec::new());
-        let mut looked_at: Option<usize> = None;
-        for row in 0..arrivals.tags.len() {
-            let Some(place) = arrivals.owners[row] else { continue };
+        for (place, rows) in of_each(&arrivals.by_owner, &arrivals.owners) {
             let account = &arrivals.accounts[place];
             let mut buffer = account.buffer();
-            if let Some(limits) = self.buffer_limits()
-                && looked_at.replace(place) != Some(place)
-            {
+            if let Some(limits) = self.buffer_limits() {
                 buffer.expire(arrivals.now.saturating_sub(limits.seconds), |tag| {
                     expired.push(account.key(RowKind::Buffered, tag));
                 });
             }
-            if buffer.rows.contains_key(&arrivals.tags[row]) {
-                known.push(row as u32);
-                keys.push(account.key(RowKind::Buffered, arrivals.tags[row]));
-            } else if let Some(limits) = self.buffer_limits() {
-                let bytes = row_bytes(frames.row(row).len());
-                if buffer.bytes + buffer.reserved + bytes > limits.bytes {
-                    arrivals.settled.insert(row as u32, Settled::Full);
-                } else {
-                    buffer.reserved += bytes;
-                    *arrivals.reserved.entry(place).or_default() += bytes;
+            let mut reserved = 0;
+            for &row in rows {
+                let tag = arrivals.tags[row as usize];
+                if buffer.rows.contains_key(&tag) {
+                    known.push(row);
+                    keys.push(account.key(RowKind::Buffered, tag));
+                } else if let Some(limits) = self.buffer_limits() {
+                    let bytes = row_bytes(frames.row(row as usize).len());
+                    if buffer.bytes + buffer.reserved + reserved + bytes > limits.bytes {
+                        arrivals.settled.insert(row, Settled::Full);
+                    } else {
+                        reserved += bytes;
+                    }
                 }
             }
+            buffer.reserved += reserved;
+            arrivals.reserved.push((place, reserved));
         }
         self.forget_buffered(expired)?;
         if keys.is_empty() {
@@ -305,22 +311,27 @@ impl Engine {
 
     /// After the commit: notes what was kept, and gives the rows what they are acknowledged by.
     pub(super) fn note_arrivals(&self, arrivals: &Arrivals<'_>, rows: &mut Rows) {
-        let is_kept = |row: usize| rows.status[row] == Status::Ok as u8 && arrivals.keeps;
-        let kept = (0..arrivals.owners.len()).filter(|&row| arrivals.owners[row].is_some() && is_kept(row)).count();
-        if kept > 0 {
-            self.note_buffered(kept as u64);
-            rows.buffered.reserve(kept);
-        }
+        let is_kept = |rows: &Rows, row: usize| rows.status[row] == Status::Ok as u8 && arrivals.keeps;
+        let mut kept = 0;
+        rows.buffered.reserve(arrivals.by_owner.len());
         for (row, (&tag, &owner)) in arrivals.tags.iter().zip(&arrivals.owners).enumerate() {
             let Some(place) = owner else { continue };
-            let account = &arrivals.accounts[place];
-            if is_kept(row) {
-                let len = rows.offsets[row + 1] - rows.offsets[row];
-                account.buffer().insert(tag, arrivals.now, len as usize);
-            } else if rows.status[row] != Status::Redelivered as u8 {
-                continue;
+            let new = is_kept(rows, row);
+            if new || rows.status[row] == Status::Redelivered as u8 {
+                kept += u64::from(new);
+                rows.buffered.push(Buffered { row: row as u32, account: arrivals.accounts[place].id, tag });
             }
-            rows.buffered.push(Buffered { row: row as u32, account: account.id, tag });
+        }
+        if kept == 0 {
+            return;
+        }
+        self.note_buffered(kept);
+        for (place, of_account) in of_each(&arrivals.by_owner, &arrivals.owners) {
+            let mut buffer = arrivals.accounts[place].buffer();
+            for row in of_account.iter().map(|&row| row as usize).filter(|&row| is_kept(rows, row)) {
+                let len = rows.offsets[row + 1] - rows.offsets[row];
+                buffer.insert(arrivals.tags[row], arrivals.now, len as usize);
+            }
         }
     }
 
@@ -333,9 +344,11 @@ impl Engine {
     /// [`Error::Malformed`] for a row that the result does not have; [`Error::Store`].
     pub fn acknowledge(&self, rows: &Rows, which: Option<&[u64]>) -> Result<usize, Error> {
         self.may_be_called()?;
-        let mut freed = Vec::new();
+        let mut freed = Vec::with_capacity(which.map_or(rows.buffered.len(), <[u64]>::len));
+        let mut accounts: HashMap<u32, Option<Arc<Account>>> = HashMap::new();
         let mut free = |buffered: &Buffered| {
-            let Ok(account) = self.find(AccountId(buffered.account)) else { return };
+            let id = buffered.account;
+            let Some(account) = accounts.entry(id).or_insert_with(|| self.find(AccountId(id)).ok()) else { return };
             if account.buffer().remove(&buffered.tag) {
                 freed.push(account.key(RowKind::Buffered, buffered.tag));
             }
@@ -413,6 +426,32 @@ impl Arrivals<'_> {
     }
 }
 
+/// The rows that have an owner, those of each one after the other and in order.
+fn by_owner(owners: &[Option<usize>]) -> Vec<u32> {
+    let mut begins = vec![0; owners.iter().flatten().max().map_or(0, |&last| last + 2)];
+    for &owner in owners.iter().flatten() {
+        begins[owner + 1] += 1;
+    }
+    for owner in 1..begins.len() {
+        begins[owner] += begins[owner - 1];
+    }
+    let mut sorted = vec![0; begins.last().copied().unwrap_or(0)];
+    for (row, owner) in owners.iter().enumerate() {
+        if let &Some(owner) = owner {
+            sorted[begins[owner]] = row as u32;
+            begins[owner] += 1;
+        }
+    }
+    sorted
+}
+
+/// Each owner that [`by_owner`] found, and its rows.
+fn of_each<'a>(sorted: &'a [u32], owners: &'a [Option<usize>]) -> impl Iterator<Item = (usize, &'a [u32])> {
+    let owner = |row: u32| owners[row as usize];
+    let groups = sorted.chunk_by(move |&one, &next| owner(one) == owner(next));
+    groups.filter_map(move |rows| Some((owner(rows[0])?, rows)))
+}
+
 /// The frames that a run has opened on sessions with several rows: a frame may come twice in one call.
 #[derive(Default)]
 pub(super) struct Repeats(HashMap<[u8; 16], Outcome>);
@@ -435,6 +474,19 @@ impl Repeats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_put_together_by_their_owners() {
+        for (owners, expected) in [
+            (&[][..], &[][..]),
+            (&[None, None], &[]),
+            (&[Some(2), None, Some(0), Some(2), Some(0)], &[(0, &[2, 4][..]), (2, &[0, 3])]),
+            (&[Some(0), Some(0), None], &[(0, &[0, 1])]),
+        ] {
+            let sorted = by_owner(owners);
+            assert_eq!(of_each(&sorted, owners).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn rows_leave_in_the_order_of_their_age() {
