@@ -51,7 +51,7 @@ pub(crate) enum Kind {
     SenderKey = 9,
     /// Who has our sender key.
     Holders = 10,
-    /// A plaintext that was given out and not acknowledged.
+    /// A plaintext that was given out and not acknowledged, or what opens its frame.
     Buffered = 11,
 }
 
