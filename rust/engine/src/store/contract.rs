@@ -40,18 +40,14 @@ pub(super) fn account(store: &mut dyn Store, name: &str) -> u32 {
     store.create_account(name, &mut |account| puts([(key(account, u32::MAX), name.as_bytes())])).unwrap()
 }
 
-/// What is found, whether it is opened in the store's turn or after it.
 pub(super) fn load(store: &mut dyn Store, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-    let (mut later, mut at_once) = (vec![None; keys.len()], vec![None; keys.len()]);
-    let take = |bodies: &mut Vec<Option<Vec<u8>>>, i: usize, body: &[u8]| {
+    let mut bodies = vec![None; keys.len()];
+    let mut found = |i: usize, body: &[u8]| {
         assert!(bodies[i].replace(body.to_vec()).is_none(), "found twice");
         Ok(())
     };
-    let unopened = store.fetch(keys, &mut |i, body| take(&mut later, i, body))?;
-    unopened.open(Backend::detect().unwrap(), &mut |i, body| take(&mut later, i, body))?;
-    store.load(keys, &mut |i, body| take(&mut at_once, i, body))?;
-    assert_eq!(later, at_once);
-    Ok(later)
+    store.fetch(keys, &mut found)?.open(Backend::detect().unwrap(), &mut found)?;
+    Ok(bodies)
 }
 
 pub(super) fn scan(store: &mut dyn Store, account: u32, kind: Kind) -> Result<Rows, Error> {

@@ -710,6 +710,14 @@ fn what_is_asked_for_is_found_however_far_apart_it_is() {
         let keys: Vec<Key> = asked.iter().map(|&i| at(i)).collect();
         let expected: Vec<_> = asked.iter().map(|&i| (i % 5 != 0).then(|| body(i).to_vec())).collect();
         assert_eq!(load(&mut store, &keys).unwrap(), expected, "{step}");
+        // Opened at once, too.
+        let mut at_once = vec![None; keys.len()];
+        let mut found = |i: usize, body: &[u8]| {
+            assert!(at_once[i].replace(body.to_vec()).is_none(), "found twice");
+            Ok(())
+        };
+        store.load(&keys, &mut found).unwrap();
+        assert_eq!(at_once, expected, "{step}");
     }
 }
 
