@@ -156,17 +156,29 @@ impl Server {
         let watch = watched(bin, &data, port);
         let (bin, databases) = (bin.to_owned(), AtomicU32::new(0));
         let server = Self { bin, data, port, watch, databases, _reserved: reserved, _folder: folder };
-        server.wait();
+        assert!(server.comes_up(0), "{}", server.log());
         server
     }
 
-    fn wait(&self) {
+    /// Waits until the server answers; `false` where it ended, for something of one that was killed is still there.
+    /// `told`: how long its log was when it was started.
+    fn comes_up(&self, told: usize) -> bool {
         let begin = Instant::now();
         while let Err(error) = self.try_sql("postgres", "SELECT 1") {
-            let log = || fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
-            assert!(begin.elapsed() < PATIENCE, "{error}; {}", log());
+            let log = self.log();
+            if log[told..].contains("pre-existing shared memory block")
+                || log[told..].contains("Address already in use")
+            {
+                return false;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{error}; {log}");
             std::thread::sleep(Duration::from_millis(20));
         }
+        true
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
     }
 
     fn end(&mut self) {
@@ -176,9 +188,17 @@ impl Server {
 
     /// After [`Self::kill`].
     pub(crate) fn start_again(&mut self) {
-        self.end();
-        self.watch = watched(&self.bin, &self.data, self.port);
-        self.wait();
+        let begin = Instant::now();
+        loop {
+            self.end();
+            let told = self.log().len();
+            self.watch = watched(&self.bin, &self.data, self.port);
+            // A session of it ends when it notices that its server did, and until then has the server's memory.
+            if self.comes_up(told) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{}", self.log());
+        }
     }
 
     /// A new database's address, without a query.
