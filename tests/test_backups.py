@@ -89,7 +89,7 @@ def test_a_store_that_was_killed_is_no_old_copy(path: Path) -> None:
     engine = opened(path)
     send(engine, line)
     note = Path(f"{path}.generation").read_bytes()
-    number = int.from_bytes(note[16:], "little")
+    number = int.from_bytes(note[16:24], "little")
     crashed = path.parent / "crashed"
     for behind in (0, 1, number):
         crashed.mkdir()
@@ -107,7 +107,7 @@ def test_a_store_that_was_killed_is_no_old_copy(path: Path) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"x" * 23, b"x" * 24, b"x" * 25])
+@pytest.mark.parametrize("content", [None, b"", b"x" * 23, b"x" * 24, b"x" * 25, b"x" * 33])
 def test_a_store_without_its_note_is_refused(path: Path, content: bytes | None) -> None:
     busy(path)
     note = Path(f"{path}.generation")

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use interlane_lanes::Backend;
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
@@ -139,6 +140,18 @@ impl SqliteStore {
         self.journal_limit = bytes;
     }
 
+    /// Opens a store as where a file system grants every lock to everybody.
+    #[cfg(test)]
+    pub(crate) fn open_unlocked(path: &Path, operator_key: Secret<32>) -> Result<Self, Error> {
+        let owner = fs::File::open(path).map_err(|error| file_error(path, &error))?;
+        let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags_and_vfs(path, access, c"unix-none")
+            .map_err(Fault::from)
+            .and_then(|connection| prepare(&connection).map(|()| connection))
+            .and_then(|connection| Self::read(path, owner, connection, operator_key, None, false))
+            .map_err(|fault| fault.explain(path))
+    }
+
     fn open_with(
         path: &Path,
         operator_key: Secret<32>,
@@ -175,6 +188,8 @@ impl SqliteStore {
         second: Option<&Path>,
         declaring: bool,
     ) -> Result<Self, Fault> {
+        // Whatever is refused is left as it is.
+        leave_the_files(&connection, true)?;
         if connection.is_readonly(rusqlite::MAIN_DB)? {
             return Err(said(path, "is read-only: make it and its folder writable for this user").into());
         }
@@ -200,6 +215,7 @@ impl SqliteStore {
         let (generation, resume_at) = Generation::open(path, second, store_id, number, declaring)?;
         // After a sync that failed, the log may be in the system's memory alone, and no later sync changes that: what
         // is appended to it could go with it. So it is copied back, by writes of their own, before it is gone on with.
+        generation.check_owner()?;
         if generation.try_hold()? {
             let copied = checkpoint(&connection);
             generation.release();
@@ -242,6 +258,8 @@ impl SqliteStore {
             failed: false,
         };
         store.replay(&connection)?;
+        store.generation.confirm_owner()?;
+        leave_the_files(&connection, false)?;
         store.connection = Some(connection);
         Ok(store)
     }
@@ -282,8 +300,9 @@ impl SqliteStore {
 
     /// Does `work` in a transaction, whole or not at all.
     fn transact<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
+        self.generation.check_owner()?;
         let held = self.generation.try_hold()?;
-        let done = self.with_connection(|store, connection| {
+        let done = self.with_files(|store, connection| {
             store.leave_the_log(connection, !held)?;
             let transaction = connection.unchecked_transaction()?;
             let done = work(store, &transaction)?;
@@ -293,6 +312,7 @@ impl SqliteStore {
         if held {
             self.generation.release();
         }
+        self.generation.confirm_owner().inspect_err(|_| self.failed = true)?;
         done
     }
 
@@ -323,6 +343,11 @@ impl SqliteStore {
         &mut self,
         work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
+        self.generation.check_owner()?;
+        self.with_files(work)
+    }
+
+    fn with_files<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
         if self.failed {
             return Err(said(&self.path, "could not be written to before: open it again"));
         }
@@ -330,6 +355,10 @@ impl SqliteStore {
         let done = work(self, &connection);
         self.connection = Some(connection);
         done.map_err(|fault| {
+            // What another owner does to the files looks like damage.
+            if let Err(another) = self.generation.check_owner() {
+                return another;
+            }
             self.failed |= fault.leaves_the_disk_unknown();
             fault.explain(&self.path)
         })
@@ -535,17 +564,32 @@ impl SqliteStore {
     }
 }
 
-impl Drop for SqliteStore {
-    fn drop(&mut self) {
+impl SqliteStore {
+    /// Lets go of the files without an answer.
+    fn let_go(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
         if std::process::id() != self.process {
             // SQLite would take the parent's log for its own, fold it and unlink it under the parent's hands.
-            std::mem::forget(self.connection.take());
-        } else if self.connection.is_some() {
-            // Closing copies the log back.
-            let _ = self.generation.hold();
-            self.connection = None;
-            self.generation.release();
+            return std::mem::forget(connection);
         }
+        if self.generation.check_owner().is_err() {
+            // The same of another owner's log.
+            if leave_the_files(&connection, true).is_err() {
+                std::mem::forget(connection);
+            }
+            return;
+        }
+        // Closing copies the log back.
+        let _ = self.generation.hold();
+        drop(connection);
+        let _ = self.generation.confirm_owner();
+        self.generation.release();
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
@@ -620,6 +664,7 @@ impl Store for SqliteStore {
         self.note_generation()
             .and_then(|()| self.generation.hold())
             .and_then(|()| self.with_connection(|_, connection| checkpoint(connection)))
+            .and_then(|()| self.generation.confirm_owner())
             .inspect(|()| self.generation.release())
             .map_err(|error| {
                 Error::Store(format!("the account is deleted, but its last traces are not wiped, for {error}"))
@@ -684,14 +729,16 @@ impl Store for SqliteStore {
     }
 
     fn close(&mut self) -> Result<(), Error> {
-        if self.failed {
+        let owned = self.generation.check_owner();
+        if self.failed || owned.is_err() {
             // What is on the disk is for the next opening to find out.
-            let connection = self.connection.take().ok_or(Error::Closed)?;
-            let _ = self.generation.hold();
-            drop(connection);
+            if self.connection.is_none() {
+                return Err(Error::Closed);
+            }
+            self.let_go();
             self.generation.close();
             self.owner = None;
-            return Ok(());
+            return owned;
         }
         if !self.newest.is_empty() || self.frozen.is_some() || self.swept < self.sequence {
             self.transact(|store, connection| store.fold_all(connection, None))?;
@@ -706,7 +753,8 @@ impl Store for SqliteStore {
             .and_then(|()| {
                 let closed = self.connection.take().map(Connection::close);
                 closed.transpose().map_err(|(_, error)| Fault::from(error).explain(&self.path))
-            });
+            })
+            .and_then(|_| self.generation.confirm_owner());
         self.generation.release();
         closed?;
         self.generation.close();
@@ -848,15 +896,27 @@ fn own(path: &Path) -> Result<fs::File, Error> {
 /// Opens a file that exists. Nothing is read or written.
 pub(super) fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+/// Whether the files stay as they are when the connection ends, or its log is copied back and removed.
+fn leave_the_files(connection: &Connection, leave: bool) -> Result<(), Fault> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leave)?;
+    Ok(())
+}
+
+/// Sets what is to be set before the first read.
+fn prepare(connection: &Connection) -> Result<(), Fault> {
     // Whoever has the file keeps it: waiting is of no use.
     connection.busy_timeout(std::time::Duration::ZERO)?;
-    // Before the first read, so that the log's index needs no shared memory.
+    // So that the log's index needs no shared memory.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    rusqlite::vtab::array::load_module(&connection)?;
+    rusqlite::vtab::array::load_module(connection)?;
     connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
+    Ok(())
 }
 
 /// Write-ahead logging, durable and exclusive.

@@ -146,14 +146,8 @@ fn two_engines_that_fight_for_a_shard_count_every_number_once() {
         let mut released = Vec::new();
         while released.len() < 100 || !met() {
             assert!(released.len() < 100_000, "the other never took the shard");
-            // In one reading: the other engine writes meanwhile.
-            let mut stored = 0;
-            let loaded = store.load(&[key(desk, 1)], &mut |_, body| {
-                stored = u32::from_le_bytes(body.try_into().unwrap());
-                Ok(())
-            });
-            let next = match loaded {
-                Ok(()) => 1 + stored,
+            let next = match load(&mut store, &[key(desk, 1)]) {
+                Ok(found) => 1 + found[0].as_ref().map_or(0, |body| u32::from_le_bytes(body[..].try_into().unwrap())),
                 Err(Error::Busy(_)) => 0,
                 Err(error) => panic!("{error}"),
             };

@@ -155,6 +155,162 @@ fn a_store_has_one_owner() {
     assert_eq!(folder.open().accounts().unwrap().len(), 2);
 }
 
+fn open_unlocked(folder: &Folder) -> Result<SqliteStore, Error> {
+    SqliteStore::open_unlocked(&folder.path(), operator_key())
+}
+
+const OPENED_TOO: &str = "another process has opened the store too";
+
+#[test]
+fn where_nothing_is_locked_the_last_who_opened_is_the_owner() {
+    let folder = Folder::new();
+    folder.open().close().unwrap();
+    let mut one = open_unlocked(&folder).unwrap();
+    let desk = account(&mut one, "desk");
+    one.commit(puts([(key(desk, 1), &b"one"[..])])).unwrap();
+    let mut two = open_unlocked(&folder).unwrap();
+    // What left is in what the other one read.
+    assert_eq!(load(&mut two, &[key(desk, 1)]).unwrap(), [Some(b"one".to_vec())]);
+    for _ in 0..2 {
+        refused(one.commit(puts([(key(desk, 1), &b"late"[..])])), OPENED_TOO);
+        refused(one.accounts(), OPENED_TOO);
+        refused(load(&mut one, &[key(desk, 1)]), OPENED_TOO);
+        refused(one.delete_account(desk), OPENED_TOO);
+    }
+    two.commit(puts([(key(desk, 2), &b"two"[..])])).unwrap();
+    // Whoever ends leaves the other one's files as they are, also if nobody has closed it.
+    let dropped = open_unlocked(&folder).unwrap();
+    let mut two = {
+        refused(two.commit(puts([(key(desk, 2), &b"late"[..])])), OPENED_TOO);
+        let next = open_unlocked(&folder).unwrap();
+        drop((two, dropped));
+        next
+    };
+    refused(one.close(), OPENED_TOO);
+    assert!(matches!(one.close(), Err(Error::Closed)));
+    two.commit(puts([(key(desk, 3), &b"three"[..])])).unwrap();
+    drop(one);
+    assert!(folder.names().contains(&"gateway.db-wal".to_owned()));
+    two.commit(puts([(key(desk, 4), &b"four"[..])])).unwrap();
+    drop(two);
+    let mut last = folder.open();
+    let bodies = load(&mut last, &[1, 2, 3, 4].map(|i| key(desk, i))).unwrap();
+    assert_eq!(bodies, [&b"one"[..], b"two", b"three", b"four"].map(|body| Some(body.to_vec())));
+    last.close().unwrap();
+}
+
+/// Both may have written to the files at once, so nobody goes on with them.
+#[test]
+fn what_was_being_committed_when_another_opened_leaves_the_store_in_doubt() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    account(&mut store, "desk");
+    store.close().unwrap();
+    let mut one = open_unlocked(&folder).unwrap();
+    let mut two = None;
+    let made = one.create_account("bell", &mut |account| {
+        two = Some(open_unlocked(&folder).unwrap());
+        puts([(key(account, 1), &b"bell"[..])])
+    });
+    refused(made, OPENED_TOO);
+    refused(one.commit(Changes::default()), OPENED_TOO);
+    let mut two = two.unwrap();
+    refused(two.commit(puts([(key(1, 1), &b"late"[..])])), OPENED_TOO);
+    refused(two.close(), OPENED_TOO);
+    drop((one, two));
+    for _ in 0..2 {
+        refused(open(&folder.path()), "two processes had it open at once");
+        refused(open_unlocked(&folder), "interlane restore --store");
+    }
+    let mut declared = SqliteStore::open_copy(&folder.path(), operator_key(), None).unwrap();
+    declared.declare().unwrap();
+    declared.close().unwrap();
+    account(&mut folder.open(), "ring");
+}
+
+/// Engines that count in one store, which each of them opens when it likes.
+#[test]
+fn where_nothing_is_locked_no_number_is_counted_twice() {
+    let mut dice = Dice(11);
+    let [mut counted, mut refusals, mut ended_in_doubt] = [0; 3];
+    for history in 0..60 * chaos() {
+        let folder = Folder::new();
+        let mut store = folder.open();
+        account(&mut store, "desk");
+        store.close().unwrap();
+        let mut engines: [Option<(SqliteStore, u32)>; 3] = [None, None, None];
+        let (mut owner, mut newest, mut in_doubt) = (None, 0, false);
+        for step in 0..60 {
+            let what = || format!("history {history}, step {step}");
+            let slot = dice.below(engines.len());
+            let Some((mut store, number)) = engines[slot].take() else {
+                // While nobody is in the middle of anything, only a store in doubt is refused.
+                match open_unlocked(&folder) {
+                    Ok(mut store) => {
+                        assert!(!in_doubt, "{}", what());
+                        store.journal_limit = 1_000;
+                        let found = load(&mut store, &[key(1, 1)]).unwrap().remove(0);
+                        let found = found.map_or(0, |body| u32::from_le_bytes(body.try_into().unwrap()));
+                        assert!(found >= newest, "{}: {found} of {newest}", what());
+                        owner = Some(slot);
+                        engines[slot] = Some((store, found));
+                    }
+                    refusal => {
+                        assert!(in_doubt, "{}", what());
+                        refused(refusal, "two processes had it open at once");
+                    }
+                }
+                continue;
+            };
+            match dice.below(12) {
+                // It is opened by another one in the middle of a commit.
+                0 => {
+                    let other = (slot + 1 + dice.below(2)) % 3;
+                    let mut opened = None;
+                    let made = store.create_account(&format!("bell {step}"), &mut |account| {
+                        opened = open_unlocked(&folder).ok();
+                        puts([(key(account, 1), &b"bell"[..])])
+                    });
+                    assert!(made.is_err() || (owner == Some(slot) && opened.is_none()), "{}", what());
+                    if let Some(opened) = opened {
+                        // It takes the place of whatever was there, which dies.
+                        let dead = engines[other].replace((opened, number));
+                        drop(dead);
+                        (owner, in_doubt) = (None, true);
+                    }
+                    engines[slot] = Some((store, number));
+                }
+                1 => drop(store.close()),
+                2 => drop(store),
+                // It dies, and leaves the files as they are.
+                3 => {
+                    assert!(leave_the_files(store.connection.as_ref().unwrap(), true).is_ok());
+                    drop(store);
+                }
+                _ => {
+                    let next = number + 1;
+                    let done = store.commit(puts([(key(1, 1), &next.to_le_bytes()[..])]));
+                    // The last who opened it, and nobody else.
+                    assert_eq!(done.is_ok(), owner == Some(slot), "{}: {done:?}", what());
+                    if done.is_err() {
+                        refused(done, OPENED_TOO);
+                        refusals += 1;
+                        engines[slot] = Some((store, number));
+                        continue;
+                    }
+                    assert!(next > newest, "{}: {next} was counted before", what());
+                    newest = next;
+                    counted += 1;
+                    engines[slot] = Some((store, next));
+                }
+            }
+        }
+        ended_in_doubt += usize::from(in_doubt);
+    }
+    println!("{counted} numbers counted, each once; {refusals} refused; {ended_in_doubt} histories ended in doubt");
+    assert!(counted > 300 && refusals > 300 && ended_in_doubt > 10, "{counted} {refusals} {ended_in_doubt}");
+}
+
 #[test]
 fn another_key_opens_nothing() {
     let folder = Folder::new();
