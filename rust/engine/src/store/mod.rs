@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use interlane_lanes::Backend;
-use zeroize::Zeroizing;
 
 pub(crate) use self::sqlite::Unopened;
 use crate::bytes::Bytes;
