@@ -38,8 +38,8 @@ chaos: $(NATIVE) peers ## cut the power, kill busy gateways and primaries, for s
 	INTERLANE_FAILOVERS=50 cargo test --release -p interlane --test postgres primary_dies -- --nocapture
 	$(MAKE) simulation
 
-simulation: ## 600,000 faults in simulated histories; INTERLANE_FAULTS, INTERLANE_SEED
-	INTERLANE_FAULTS=$${INTERLANE_FAULTS:-600000} cargo test --release -p interlane --lib simulation::histories -- --nocapture
+simulation: ## 1,000,000 faults in simulated histories; INTERLANE_FAULTS, INTERLANE_SEED
+	INTERLANE_FAULTS=$${INTERLANE_FAULTS:-1000000} cargo test --release -p interlane --lib simulation::histories -- --nocapture
 
 test-tiers: $(INSTALLED) ## the Rust tests on older x86-64 CPUs, under QEMU
 	$(BIN)/python tests/tiers/x86.py
