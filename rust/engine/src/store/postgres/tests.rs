@@ -660,13 +660,17 @@ fn a_primary_that_dies_takes_nothing_acknowledged_with_it() {
         Some(found[0].as_ref().map_or(0, |body| u32::from_le_bytes(body[..].try_into().unwrap())))
     };
     let (mut acknowledged, mut busy, mut after) = (0, 0, 0);
+    let (begin, before) = (Instant::now(), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let failover = scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(700));
+            // However long commits take here.
+            while before.load(Ordering::Relaxed) < 12 && begin.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             primary.kill();
             standby.promote();
         });
-        let begin = Instant::now();
         while after < 50 {
             assert!(begin.elapsed() < Duration::from_secs(60), "{acknowledged} {busy} {after}");
             let Some(stored) = read(&mut store) else {
@@ -684,6 +688,7 @@ fn a_primary_that_dies_takes_nothing_acknowledged_with_it() {
             match store.commit(batch(stored + 1)) {
                 Ok(()) if store.lost().is_empty() => {
                     acknowledged = stored + 1;
+                    before.fetch_add(1, Ordering::Relaxed);
                     after += u32::from(failover.is_finished());
                 }
                 Ok(()) | Err(Error::Busy(_)) => busy += 1,
