@@ -4,7 +4,7 @@
 mod limbs;
 mod words;
 
-use super::{Kernel, align_stack};
+use super::Kernel;
 
 /// Proof that it is present.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,6 @@ impl Avx512 {
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Out {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq")]
         fn run<K: Kernel>(isa: Avx512, kernel: K) -> K::Out {
-            align_stack();
             kernel.in_lanes(isa)
         }
         // SAFETY: `self` proves that the features are present.

@@ -2,7 +2,7 @@
 
 use super::Avx512;
 use crate::isa::pieces::{choose_words, load_words, store_words};
-use crate::isa::{Lanes, Part, Pieces, Words, align_stack};
+use crate::isa::{Lanes, Part, Pieces, Words};
 use core::arch::x86_64::*;
 use core::ops::{BitAnd, BitXor};
 
@@ -26,7 +26,6 @@ impl Words for Avx512 {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq")]
         #[inline(never)]
         fn call<P: Part<Avx512>>(isa: Avx512, part: P) -> P::Out {
-            align_stack();
             part.run(isa)
         }
         // SAFETY: `self` proves that the features are present.
