@@ -554,7 +554,13 @@ impl Engine {
         let (Some(span), shared) = (self.leases.span, &self.leases.shared) else { return false };
         turn.0 = match std::mem::take(&mut turn.0) {
             Phase::Waiting => {
-                let wanted = std::mem::take(&mut shared.wanted().chains);
+                let (wanted, confirmation) = {
+                    let mut wanted = shared.wanted();
+                    (std::mem::take(&mut wanted.chains), std::mem::take(&mut wanted.confirmation))
+                };
+                if confirmation {
+                    let _ = shared.roll.confirm(shared.store.lock().unwrap_or_else(PoisonError::into_inner).as_mut());
+                }
                 if wanted.is_empty() {
                     return false;
                 }

@@ -10,7 +10,8 @@ use super::desk::{Desk, Folder, Kept, Manner, draw_cut, draw_failure};
 use super::oracle::{Came, Content, Line, Oracle};
 use super::planted::Planted;
 use super::story::{Fault, Story};
-use crate::batch::{backup, tap};
+use crate::batch::{Turn, backup, tap};
+use crate::limits::HOLD_CONFIRMED;
 use crate::machine::simulated::Machine;
 use crate::store::simulated::{Server, Snapshot, Trouble};
 use crate::{AccountId, BufferLimits, Bundle, Durability, Engine, Error, Packed, Rows, Status};
@@ -165,8 +166,9 @@ impl World {
         if let Some(server) = &server {
             let engines: Vec<usize> = (desks.len()..desks.len() + 2 + dice.below(2)).collect();
             let buffer = (!dice.one_in(4)).then_some(BufferLimits { bytes: 1 << 20, seconds: 30 * 86_400 });
+            let leased = dice.one_in(2);
             for &desk in &engines {
-                let durability = Durability::Strict;
+                let durability = if leased { Durability::Leased([9, 64][dice.below(2)]) } else { Durability::Strict };
                 let residents = dice.one_in(3).then(|| 1 + dice.below(3));
                 let manner = Manner { durability, buffer, padding, residents, fold_at: 0, planted: None };
                 let name = format!("gateway-{desk}");
@@ -187,7 +189,13 @@ impl World {
         let groups = groups.collect();
         let (away, steps) = (vec![0; desks.len()], 120 + dice.below(160) as u64);
         let story = Story::new(aloud);
-        let oracle = Oracle::new(people.len());
+        let mut oracle = Oracle::new(people.len());
+        for (i, person) in people.iter().enumerate() {
+            let desk: &Desk = &desks[person.desks[0]];
+            if desk.is_shared() && desk.lease() > 0 {
+                oracle.moves_within_leases(i);
+            }
+        }
         let (sky, unhandled, copies) = (Vec::new(), Vec::new(), BTreeMap::new());
         Self {
             seed,
@@ -1298,6 +1306,7 @@ impl World {
                     return self.reopen(desk);
                 };
                 self.story.fault(Fault::EngineReplaced);
+                self.desks[desk].turn = Turn::default();
                 if let Some(replaced) = self.desks[desk].engine.replace(replacing) {
                     self.replaced(desk, &replaced);
                 }
@@ -1318,6 +1327,8 @@ impl World {
         let Some(server) = self.server.clone() else { return };
         server.go_back(before);
         self.story.fault(Fault::ServerWentBack);
+        // Within leases they send for so long without asking.
+        self.machine.pass(HOLD_CONFIRMED);
         for round in 0..6 * self.desks.len() {
             self.machine.pass(Duration::from_millis(150));
             let frames = self.oracle.frames();
@@ -1331,6 +1342,7 @@ impl World {
     /// What an engine that was replaced tries to send does not leave.
     fn replaced(&mut self, desk: usize, replaced: &Engine) {
         self.desks[desk].life += 1;
+        self.machine.pass(HOLD_CONFIRMED);
         for person in 0..self.people.len() {
             if self.people[person].serving != desk {
                 continue;
