@@ -105,7 +105,7 @@ impl Nonces {
 }
 
 /// Seals `body` where it lies.
-pub(super) fn seal_in_place(
+fn seal_in_place(
     key: &Secret<32>,
     nonce: &[u8; NONCE],
     store: &StoreId,
@@ -126,28 +126,51 @@ pub(super) struct Unsealed<'a> {
     pub(super) body: &'a mut [u8],
 }
 
-/// Seals many things where they lie, in lanes: the cipher of one with a nonce of 192 bits is that of RFC 8439 under a key
-/// made of the first 128 of them, with the others as its nonce.
-pub(super) fn seal_many<'a>(backend: Backend, store: &StoreId, unsealed: impl ExactSizeIterator<Item = Unsealed<'a>>) {
-    let rows = unsealed.len();
-    let mut keys = SecretColumn::zeroes(rows);
-    let (mut nonces, mut bodies) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-    let (mut places, mut ends) = (Vec::new(), Vec::with_capacity(rows));
-    for (Unsealed { key, nonce, place, body }, subkey) in unsealed.zip(keys.iter_mut()) {
+/// Rows as the lanes take them: the cipher of one with a nonce of 192 bits is that of RFC 8439 under a key made of the
+/// first 128 of them, with the others as its nonce.
+struct InLanes {
+    keys: SecretColumn<32>,
+    nonces: Vec<[u8; 12]>,
+    places: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl InLanes {
+    fn of(rows: usize) -> Self {
+        let (nonces, ends) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        Self { keys: SecretColumn::zeroes(rows), nonces, places: Vec::new(), ends }
+    }
+
+    /// The next row.
+    fn add(&mut self, key: &Secret<32>, nonce: &[u8; NONCE], store: &StoreId, place: Place<'_>) {
         let (first, last) = nonce.split_first_chunk::<16>().expect("16 of 24");
         let mut made = hchacha::<R20>(key.expose().into(), first.into());
-        subkey.copy_from_slice(&made);
+        self.keys[self.nonces.len()].copy_from_slice(&made);
         made.as_mut_slice().zeroize();
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(last);
-        nonces.push(nonce);
-        place.with_bytes(store, |data| places.extend_from_slice(data));
-        ends.push(places.len());
+        self.nonces.push(nonce);
+        place.with_bytes(store, |data| self.places.extend_from_slice(data));
+        self.ends.push(self.places.len());
+    }
+
+    /// What each row is bound to.
+    fn associated(&self) -> Vec<&[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, &end)| &self.places[begin..end]).collect()
+    }
+}
+
+/// Seals many things where they lie, in lanes.
+pub(super) fn seal_many<'a>(backend: Backend, store: &StoreId, unsealed: impl ExactSizeIterator<Item = Unsealed<'a>>) {
+    let mut rows = InLanes::of(unsealed.len());
+    let mut bodies = Vec::with_capacity(unsealed.len());
+    for Unsealed { key, nonce, place, body } in unsealed {
+        rows.add(key, &nonce, store, place);
         bodies.push(body);
     }
-    let begins = std::iter::once(0).chain(ends.iter().copied());
-    let associated: Vec<&[u8]> = begins.zip(&ends).map(|(begin, &end)| &places[begin..end]).collect();
-    backend.run(Seal { keys: &keys, nonces: &nonces, associated: &associated, rows: &mut bodies });
+    let InLanes { keys, nonces, .. } = &rows;
+    backend.run(Seal { keys, nonces, associated: &rows.associated(), rows: &mut bodies });
 }
 
 /// nonce ‖ ciphertext ‖ tag of `plain`, into `sealed`, which is emptied first.
@@ -215,35 +238,23 @@ pub(super) struct Sealed<'a> {
     pub(super) body: &'a mut [u8],
 }
 
-/// Opens many sealed things where they lie, in lanes: the cipher of one with a nonce of 192 bits is that of RFC 8439
-/// under a key made of the first 128 of them, with the others as its nonce. A row of 300 bytes takes a sixth of what the
-/// crate takes for it alone. Where one is refused all are, and what is in their places is of no use.
+/// Opens many sealed things where they lie, in lanes: a row of 300 bytes takes a sixth of what the crate takes for it alone.
+/// Where one is refused all are, and what is in their places is of no use.
 pub(super) fn open_many<'a>(
     backend: Backend,
     store: &StoreId,
     sealed: impl ExactSizeIterator<Item = Sealed<'a>>,
 ) -> Result<(), Refused> {
-    let rows = sealed.len();
-    let mut keys = SecretColumn::zeroes(rows);
-    let (mut nonces, mut texts) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-    let (mut places, mut ends) = (Vec::new(), Vec::with_capacity(rows));
-    for (Sealed { key, place, body }, subkey) in sealed.zip(keys.iter_mut()) {
-        let (&mut nonce, text) = body.split_first_chunk_mut::<NONCE>().ok_or(Refused)?;
-        let (first, last) = nonce.split_first_chunk::<16>().expect("16 of 24");
-        let mut made = hchacha::<R20>(key.expose().into(), first.into());
-        subkey.copy_from_slice(&made);
-        made.as_mut_slice().zeroize();
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(last);
-        nonces.push(nonce);
-        place.with_bytes(store, |data| places.extend_from_slice(data));
-        ends.push(places.len());
+    let mut rows = InLanes::of(sealed.len());
+    let mut texts = Vec::with_capacity(sealed.len());
+    for Sealed { key, place, body } in sealed {
+        let (nonce, text) = body.split_first_chunk_mut::<NONCE>().ok_or(Refused)?;
+        rows.add(key, nonce, store, place);
         texts.push(text);
     }
-    let begins = std::iter::once(0).chain(ends.iter().copied());
-    let associated: Vec<&[u8]> = begins.zip(&ends).map(|(begin, &end)| &places[begin..end]).collect();
-    let mut ok = vec![false; rows];
-    backend.run(Open { keys: &keys, nonces: &nonces, associated: &associated, rows: &mut texts, ok: &mut ok });
+    let mut ok = vec![false; texts.len()];
+    let InLanes { keys, nonces, .. } = &rows;
+    backend.run(Open { keys, nonces, associated: &rows.associated(), rows: &mut texts, ok: &mut ok });
     if ok.iter().all(|&ok| ok) { Ok(()) } else { Err(Refused) }
 }
 

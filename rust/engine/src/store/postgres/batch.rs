@@ -1,12 +1,16 @@
 //! A batch as arrays: each row once, in the order of the keys, sealed.
 
 use std::collections::BTreeSet;
+use std::mem::take;
 use std::ops::Range;
 
+use interlane_lanes::Backend;
+
+use crate::bytes::Bytes;
 use crate::error::Error;
 use crate::limits::{STATEMENT_BYTES, STATEMENT_ROWS};
 use crate::secret::Secret;
-use crate::store::sealed::{self, Nonces, Place, StoreId};
+use crate::store::sealed::{self, Nonces, Place, StoreId, Unsealed};
 use crate::store::{Changes, Key};
 
 /// A row's change: where its sealed body lies, or that it goes.
@@ -15,7 +19,7 @@ type Sealed = Option<Range<usize>>;
 /// What one commit writes.
 pub(super) struct Batch {
     rows: Vec<(i32, [u8; 21], Sealed)>,
-    bodies: Vec<u8>,
+    bodies: Bytes,
 }
 
 /// What one statement takes of it.
@@ -31,6 +35,7 @@ pub(super) struct Part<'a> {
 impl Batch {
     /// Seals each row's last change. `account` gives an account's shard and data key.
     pub(super) fn seal<'a>(
+        backend: Backend,
         changes: &Changes,
         store: &StoreId,
         account: impl Fn(u32) -> Option<(u32, &'a Secret<32>)>,
@@ -42,9 +47,9 @@ impl Batch {
         order.dedup_by_key(|at| changes[*at].0);
         let room = |at: &usize| changes[*at].1.map_or(0, |body| body.len() + sealed::NONCE + sealed::TAG);
         // Plaintext is sealed where it lies, so this must not grow.
-        let mut bodies = Vec::with_capacity(order.iter().map(room).sum());
+        let mut bodies = Bytes::with_capacity(order.iter().map(room).sum());
         let mut nonces = Nonces::draw(order.len())?;
-        let mut rows = Vec::with_capacity(order.len());
+        let (mut rows, mut to_seal) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
         let mut last = None;
         for at in order {
             let (key, body) = changes[at];
@@ -60,15 +65,20 @@ impl Batch {
                     let nonce = nonces.next()?;
                     bodies.extend_from_slice(&nonce);
                     bodies.extend_from_slice(body);
-                    let place = Place::Row(key);
-                    let tag =
-                        sealed::seal_in_place(data_key, &nonce, store, place, &mut bodies[start + sealed::NONCE..]);
-                    bodies.extend_from_slice(&tag);
+                    bodies.extend_from_slice(&[0; sealed::TAG]);
+                    to_seal.push((data_key, nonce, key, bodies.len()));
                     Some(start..bodies.len())
                 }
             };
             rows.push((shard as i32, key.to_bytes(), sealed));
         }
+        let (mut rest, mut begin) = (&mut bodies[..], 0);
+        let unsealed = to_seal.into_iter().map(|(key, nonce, row, end)| {
+            let (body, behind) = take(&mut rest).split_at_mut(end - begin);
+            (rest, begin) = (behind, end);
+            Unsealed { key, nonce, place: Place::Row(row), body: &mut body[sealed::NONCE..] }
+        });
+        sealed::seal_many(backend, store, unsealed);
         Ok(Self { rows, bodies })
     }
 
@@ -85,7 +95,7 @@ impl Batch {
         for row in &self.rows {
             let more = row.2.as_ref().map_or(0, Range::len);
             if rows == STATEMENT_ROWS || (rows > 0 && bytes + more > STATEMENT_BYTES) {
-                parts.push(std::mem::take(&mut part));
+                parts.push(take(&mut part));
                 (rows, bytes) = (0, 0);
             }
             self.add(&mut part, row);
@@ -137,7 +147,8 @@ mod tests {
         changes.delete(key(1, 9));
         changes.put(key(1, 9), |_| {});
         let data_key = Secret::copy_of(&[5; 32]);
-        let batch = Batch::seal(&changes, &[9; 16], |account| Some((10 * account, &data_key))).unwrap();
+        let batch =
+            Batch::seal(Backend::portable(), &changes, &[9; 16], |account| Some((10 * account, &data_key))).unwrap();
         assert_eq!(batch.shards().collect::<Vec<_>>(), [10, 20]);
         let part = batch.all();
         assert_eq!(part.put_shards, [10, 10, 20]);
@@ -150,7 +161,7 @@ mod tests {
             assert_eq!(*plain, expected);
         }
         assert_eq!((part.gone_shards, part.gone_keys), (vec![10], vec![&key(1, 8).to_bytes()[..]]));
-        assert!(Batch::seal(&changes, &[9; 16], |_| None).is_err());
+        assert!(Batch::seal(Backend::portable(), &changes, &[9; 16], |_| None).is_err());
     }
 
     #[test]
@@ -161,7 +172,7 @@ mod tests {
             for i in 0..rows as u32 {
                 changes.put(key(1, i), |body| body.resize(body.len() + bytes, 1));
             }
-            let batch = Batch::seal(&changes, &[9; 16], |_| Some((0, &data_key))).unwrap();
+            let batch = Batch::seal(Backend::portable(), &changes, &[9; 16], |_| Some((0, &data_key))).unwrap();
             batch.parts().iter().map(|part| part.put_keys.len()).collect()
         };
         assert_eq!(parts(STATEMENT_ROWS, 1), [STATEMENT_ROWS]);

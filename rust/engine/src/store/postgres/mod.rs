@@ -22,6 +22,7 @@ mod statements;
 
 use std::collections::BTreeMap;
 
+use interlane_lanes::Backend;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSqlOwned;
 use zeroize::Zeroizing;
@@ -40,6 +41,8 @@ use crate::secret::Secret;
 /// Rows in a database that engines share.
 pub(crate) struct PostgresStore {
     link: Link,
+    /// What seals rows.
+    backend: Backend,
     operator_key: Secret<32>,
     /// None before the first connection.
     store_id: Option<StoreId>,
@@ -71,6 +74,7 @@ impl PostgresStore {
         sealed::random(&mut random)?;
         let mut store = Self {
             link: Link::new(address)?,
+            backend: Backend::portable(),
             operator_key,
             store_id: None,
             // Zero stands for nobody.
@@ -126,7 +130,9 @@ impl PostgresStore {
     /// The data keys that a batch is sealed with.
     fn sealed(&self, changes: &Changes) -> Result<Batch, Error> {
         let id = self.store_id()?;
-        Batch::seal(changes, &id, |account| self.accounts.get(&account).map(|found| (found.shard, &found.data_key)))
+        Batch::seal(self.backend, changes, &id, |account| {
+            self.accounts.get(&account).map(|found| (found.shard, &found.data_key))
+        })
     }
 
     /// Opens a row into `plain`; `None` where its account is not here (any more).
@@ -284,6 +290,10 @@ impl Store for PostgresStore {
         true
     }
 
+    fn runs_on(&mut self, backend: Backend) {
+        self.backend = backend;
+    }
+
     fn shared(&self) -> bool {
         true
     }
@@ -396,7 +406,7 @@ impl Store for PostgresStore {
         let wrapped = sealed::wrap(&self.operator_key, &store_id, account, name, &data_key)?;
         let changes = changes(account);
         super::check_accounts(&changes, |found| found == account)?;
-        let batch = Batch::seal(&changes, &store_id, |_| Some((shard, &data_key)))?;
+        let batch = Batch::seal(self.backend, &changes, &store_id, |_| Some((shard, &data_key)))?;
         let (shards, epochs, versions) = self.known([shard].into_iter());
         let rows = batch.all();
         let (id, patience) = (i64::from(account), STORE_PATIENCE * u32::try_from(batch.parts().len()).unwrap_or(1));
