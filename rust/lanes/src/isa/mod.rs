@@ -44,20 +44,6 @@ pub trait Isa: Words<U32: Pieces<Self>> + Limbs {}
 
 impl<I: Words<U32: Pieces<I>> + Limbs> Isa for I {}
 
-/// Puts the caller's stack at a multiple of a cache line. Vectors that do not fit the registers are kept there, and where the
-/// compiler learns of them too late for that, half of them lie across two lines. For AVX2, which spills a lot (X25519 takes
-/// 9.5 µs and not 10.8); AVX-512 loses by it (SHA-256 up to a third), for a frame that is aligned costs a register and moves
-/// what the compiler takes inline.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn align_stack() {
-    #[repr(align(64))]
-    struct Line {
-        _bytes: [u8; 64],
-    }
-    std::hint::black_box(&mut std::mem::MaybeUninit::<Line>::uninit());
-}
-
 /// A step for many rows.
 pub trait Kernel {
     /// What running it gives; most kernels write to the slices they were given instead.

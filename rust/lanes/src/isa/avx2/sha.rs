@@ -1,8 +1,8 @@
 //! SHA-256 by the SHA instructions. One of them waits four cycles for the one before it in its row, and another can start
 //! every second cycle: so four rows go side by side, the low halves of the vectors first, then the high ones.
 
+use super::align_stack;
 use super::words::{U32x8, transpose};
-use crate::isa::align_stack;
 use crate::isa::words::ROUND_CONSTANTS;
 use core::arch::x86_64::*;
 

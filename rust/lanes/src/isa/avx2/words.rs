@@ -1,8 +1,8 @@
 //! 8 words a vector, which are 2 pieces.
 
-use super::{Avx2, sha};
+use super::{Avx2, align_stack, sha};
 use crate::isa::pieces::{choose_words, load_words, store_words};
-use crate::isa::{Lanes, Part, Pieces, Words, align_stack};
+use crate::isa::{Lanes, Part, Pieces, Words};
 use core::arch::x86_64::*;
 use core::ops::{BitAnd, BitXor};
 
