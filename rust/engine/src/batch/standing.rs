@@ -196,6 +196,26 @@ impl Refused {
     }
 }
 
+/// The rows, with their accounts, that failed by what is known of sessions, of accounts that a commit did not touch.
+fn failed_beside(
+    committed: &BTreeSet<u32>,
+    plan: &Plan<'_>,
+    account_of: impl Fn(u32) -> u32,
+    results: &[(Vec<Outcome>, Bytes)],
+) -> HashMap<u32, u32> {
+    let outcomes = results.iter().flat_map(|(outcomes, _)| outcomes);
+    let failed: HashSet<u32> =
+        outcomes.filter(|outcome| outcome.status.tells_of_state()).map(|outcome| outcome.row).collect();
+    let mut beside = HashMap::new();
+    for entry in plan.entries.iter().filter(|_| !failed.is_empty()) {
+        let account = account_of(entry.slot);
+        if !committed.contains(&account) {
+            beside.extend(plan.rows_of(entry).filter(|row| failed.contains(row)).map(|row| (row, account)));
+        }
+    }
+    beside
+}
+
 fn not_here(status: Status) -> Error {
     Error::Busy(match status {
         Status::Conflict => {
@@ -285,30 +305,14 @@ impl Engine {
         results: &mut [(Vec<Outcome>, Bytes)],
     ) {
         let Committed { accounts, mut refused } = committed;
-        if self.shared {
-            let failed: HashSet<u32> = results
-                .iter()
-                .flat_map(|(outcomes, _)| outcomes)
-                .filter(|outcome| outcome.status.tells_of_state())
-                .map(|outcome| outcome.row)
-                .collect();
-            let mut unasked = HashMap::new();
-            for entry in plan.entries.iter().filter(|_| !failed.is_empty()) {
-                let account = account_of(entry.slot);
-                if !accounts.contains(&account) {
-                    unasked.extend(plan.rows_of(entry).filter(|row| failed.contains(row)).map(|row| (row, account)));
-                }
-            }
-            if !unasked.is_empty() {
-                match self.ask_whether_held() {
-                    Ok(()) => refused.0.extend(self.refused(&unasked.into_values().collect()).0),
-                    Err(_) => {
-                        for outcome in results.iter_mut().flat_map(|(outcomes, _)| outcomes) {
-                            if unasked.contains_key(&outcome.row) {
-                                *outcome = Outcome::failed(outcome.row, Status::Busy);
-                            }
-                        }
-                    }
+        let unasked = if self.shared { failed_beside(&accounts, plan, &account_of, results) } else { HashMap::new() };
+        if !unasked.is_empty() {
+            if self.ask_whether_held().is_ok() {
+                refused.0.extend(self.refused(&unasked.into_values().collect()).0);
+            } else {
+                let outcomes = results.iter_mut().flat_map(|(outcomes, _)| outcomes);
+                for outcome in outcomes.filter(|outcome| unasked.contains_key(&outcome.row)) {
+                    *outcome = Outcome::failed(outcome.row, Status::Busy);
                 }
             }
         }

@@ -5,6 +5,8 @@
 //! The operator's key wraps a data key for each account; an account's data key seals its rows and its sections of the
 //! journal's blocks. Without the wrapped data key an account cannot be read, whatever is left of it on a disk.
 
+use std::mem::take;
+
 use chacha20::{R20, hchacha};
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use interlane_lanes::Backend;
@@ -115,6 +117,19 @@ fn seal_in_place(
     let cipher = XChaCha20Poly1305::new(key.expose().into());
     let tag = place.with_bytes(store, |data| cipher.encrypt_inout_detached(&XNonce::from(*nonce), data, body.into()));
     tag.expect("a body is shorter than the cipher's limit of 256 GiB").into()
+}
+
+/// Cuts a buffer of things that lie one after another, by where each of them ends.
+pub(super) fn cut(
+    mut rest: &mut [u8],
+    ends: impl ExactSizeIterator<Item = usize>,
+) -> impl ExactSizeIterator<Item = &mut [u8]> {
+    let mut begin = 0;
+    ends.map(move |end| {
+        let (part, behind) = take(&mut rest).split_at_mut(end - begin);
+        (rest, begin) = (behind, end);
+        part
+    })
 }
 
 /// What [`seal_many`] seals.

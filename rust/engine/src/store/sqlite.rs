@@ -460,18 +460,14 @@ impl SqliteStore {
                 laid_out.push((account, nonce, block.len()));
             }
             assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
-            let (mut rest, mut begin) = (block.as_mut_slice(), 0);
-            let sections = laid_out.iter().map(|&(account, nonce, end)| {
-                let (section, behind) = take(&mut rest).split_at_mut(end - begin);
-                (rest, begin) = (behind, end);
-                sealed::Unsealed {
-                    key: self.data_keys.of(account).expect("all were fetched and checked"),
-                    nonce,
-                    place: Place::Section { sequence, account },
-                    body: &mut section[SECTION_HEAD + sealed::NONCE..],
-                }
+            let sections = sealed::cut(&mut block, laid_out.iter().map(|&(.., end)| end));
+            let unsealed = laid_out.iter().zip(sections).map(|(&(account, nonce, _), section)| sealed::Unsealed {
+                key: self.data_keys.of(account).expect("all were fetched and checked"),
+                nonce,
+                place: Place::Section { sequence, account },
+                body: &mut section[SECTION_HEAD + sealed::NONCE..],
             });
-            sealed::seal_many(self.backend, &self.store_id, sections);
+            sealed::seal_many(self.backend, &self.store_id, unsealed);
             insert.execute(params![sequence as i64, block.as_slice()])?;
             bytes += block.len() as u64;
         }

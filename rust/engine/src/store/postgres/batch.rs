@@ -72,11 +72,12 @@ impl Batch {
             };
             rows.push((shard as i32, key.to_bytes(), sealed));
         }
-        let (mut rest, mut begin) = (&mut bodies[..], 0);
-        let unsealed = to_seal.into_iter().map(|(key, nonce, row, end)| {
-            let (body, behind) = take(&mut rest).split_at_mut(end - begin);
-            (rest, begin) = (behind, end);
-            Unsealed { key, nonce, place: Place::Row(row), body: &mut body[sealed::NONCE..] }
+        let lying = sealed::cut(&mut bodies, to_seal.iter().map(|&(.., end)| end));
+        let unsealed = to_seal.iter().zip(lying).map(|(&(key, nonce, row, _), body)| Unsealed {
+            key,
+            nonce,
+            place: Place::Row(row),
+            body: &mut body[sealed::NONCE..],
         });
         sealed::seal_many(backend, store, unsealed);
         Ok(Self { rows, bodies })
