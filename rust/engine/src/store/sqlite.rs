@@ -99,6 +99,8 @@ pub(crate) struct SqliteStore {
     emptied: bool,
     /// The last block that is gone.
     swept: u64,
+    /// The last block that was folded when the journal was last frozen: it is to be gone when it is frozen again.
+    outdated: u64,
     /// What blocks since the last freeze hold, and how many bytes they take.
     newest: Unfolded,
     newest_bytes: u64,
@@ -250,6 +252,7 @@ impl SqliteStore {
             found_folded: folded,
             emptied: false,
             swept,
+            outdated: folded,
             newest: Unfolded::default(),
             newest_bytes: 0,
             frozen: None,
@@ -493,8 +496,7 @@ impl SqliteStore {
         self.frozen = None;
         self.newest = Unfolded::default();
         self.newest_bytes = 0;
-        self.folded = self.sequence;
-        self.swept = self.sequence;
+        (self.folded, self.swept, self.outdated) = (self.sequence, self.sequence, self.sequence);
     }
 
     /// Begins a new part of the journal; the one so far is folded by the commits to come.
@@ -513,10 +515,13 @@ impl SqliteStore {
                 }
             }
         }
-        if self.swept < self.folded {
-            self.transact(|store, connection| sweep(connection, store.folded))?;
-            self.swept = self.folded;
+        // Blocks go as new ones come. What is left of those of the time before went slower than that: there were more of
+        // them, and they were smaller.
+        if self.swept < self.outdated {
+            self.transact(|store, connection| sweep(connection, store.outdated))?;
+            self.swept = self.outdated;
         }
+        self.outdated = self.folded;
         let rows = take(&mut self.newest);
         self.newest_bytes = 0;
         self.frozen = Some(Frozen { order: rows.in_order_of(table::order), rows, done: 0, sequence: self.sequence });
