@@ -76,6 +76,29 @@ struct Slot {
     place: AtomicU32,
 }
 
+/// What there is of a resident: a warm message need not look for it where it is cold.
+#[derive(Clone, Copy, Default)]
+struct Form(u8);
+
+impl Form {
+    /// An identity is trusted.
+    const TRUSTED: Self = Self(1);
+    /// There is a session.
+    const SESSION: Self = Self(1 << 1);
+    /// It is unanswered, or was agreed with another identity than the trusted one: a part of what is cold is needed.
+    const NEEDS_COLD: Self = Self(1 << 2);
+    /// It has a receiving chain.
+    const RECEIVING: Self = Self(1 << 3);
+
+    fn has(self, what: Self) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    fn set(&mut self, what: Self, is: bool) {
+        self.0 |= if is { what.0 } else { 0 };
+    }
+}
+
 /// Places of 256 residents. Of one without residents there are no columns.
 #[derive(Default)]
 struct Page {
@@ -85,7 +108,7 @@ struct Page {
     owner: Box<[u32]>,
     /// The call that was the last to look at it.
     used: Box<[u32]>,
-    trusted: Box<[bool]>,
+    forms: Box<[Form]>,
     identity: Box<[[u8; 32]]>,
     sending_key: Box<[Secret<32>]>,
     sending_index: Box<[u64]>,
@@ -94,7 +117,6 @@ struct Page {
     marks: Box<[Marks]>,
     previous_counter: Box<[u32]>,
     ratchet_public: Box<[[u8; 32]]>,
-    has_receiving: Box<[bool]>,
     receiving_ratchet: Box<[[u8; 32]]>,
     receiving_key: Box<[Secret<32>]>,
     receiving_index: Box<[u64]>,
@@ -128,7 +150,7 @@ impl Page {
             taken: 0,
             owner: vec![NOBODY; PAGE].into(),
             used: column(),
-            trusted: column(),
+            forms: column(),
             identity: column(),
             sending_key: column(),
             sending_index: column(),
@@ -136,7 +158,6 @@ impl Page {
             marks: column(),
             previous_counter: column(),
             ratchet_public: column(),
-            has_receiving: column(),
             receiving_ratchet: column(),
             receiving_key: column(),
             receiving_index: column(),
@@ -167,33 +188,37 @@ impl Page {
         }
     }
 
-    fn session_identity(&self, i: usize, cold: &Cold) -> [u8; 32] {
-        cold.other_identity.as_deref().copied().unwrap_or(self.identity[i])
+    /// The parts of a session that a warm message of its form needs and that are cold.
+    fn needed_cold(&self, i: usize) -> Option<&Cold> {
+        if self.forms[i].has(Form::NEEDS_COLD) { self.cold[i].as_deref() } else { None }
+    }
+
+    fn session_identity(&self, i: usize) -> [u8; 32] {
+        let other = self.needed_cold(i).and_then(|cold| cold.other_identity.as_deref());
+        other.copied().unwrap_or(self.identity[i])
     }
 
     /// The sending side, if there is a session.
     fn sending(&self, i: usize) -> Option<SendingView> {
-        let cold = self.cold[i].as_deref()?;
-        Some(SendingView {
+        self.forms[i].has(Form::SESSION).then(|| SendingView {
             chain: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
             leased: self.leased[i],
             previous_counter: self.previous_counter[i],
             ratchet_key: self.ratchet_public[i],
-            their_identity: self.session_identity(i, cold),
-            pending: cold.pending.map(|pending| (pending, cold.base_key)),
+            their_identity: self.session_identity(i),
+            pending: self.needed_cold(i).and_then(|cold| Some((cold.pending?, cold.base_key))),
         })
     }
 
     /// The newest receiving chain, if the frame with this ratchet key and counter is the next one on it.
     fn receiving_next(&self, i: usize, ratchet_key: &[u8; 32], counter: u32) -> Option<ReceivingView> {
-        let cold = self.cold[i].as_deref()?;
-        let next = self.has_receiving[i]
+        let next = self.forms[i].has(Form::RECEIVING)
             && self.receiving_index[i] == u64::from(counter)
             && self.receiving_ratchet[i] == *ratchet_key
-            && cold.pending.is_none();
+            && self.needed_cold(i).is_none_or(|cold| cold.pending.is_none());
         next.then(|| ReceivingView {
             chain: ChainKey { key: self.receiving_key[i].duplicate(), index: u64::from(counter) },
-            their_identity: self.session_identity(i, cold),
+            their_identity: self.session_identity(i),
         })
     }
 
@@ -211,7 +236,7 @@ impl Page {
 
     /// What a lease is made of, unless a call is about to write it.
     fn copy_sending(&self, i: usize, key: Key) -> Option<Copied> {
-        if self.cold[i].is_none() || !self.marks[i].is_quiet() {
+        if !self.forms[i].has(Form::SESSION) || !self.marks[i].is_quiet() {
             return None;
         }
         Some(Copied {
@@ -225,7 +250,7 @@ impl Page {
 
     /// How far a session's sending chain is, and its lease, if that is ahead.
     fn is_leased_ahead(&self, i: usize) -> bool {
-        self.cold[i].is_some() && self.leased[i] > self.sending_index[i]
+        self.forms[i].has(Form::SESSION) && self.leased[i] > self.sending_index[i]
     }
 
     /// Moves the newest receiving chain on.
@@ -236,12 +261,12 @@ impl Page {
 
     /// A copy of everything about the peer.
     fn peer(&self, i: usize) -> Peer {
-        let identity = self.trusted[i].then_some(self.identity[i]);
+        let identity = self.forms[i].has(Form::TRUSTED).then_some(self.identity[i]);
         let Some(cold) = self.cold[i].as_deref() else {
             return Peer { identity, ..Peer::default() };
         };
         let mut receiving = Vec::new();
-        if self.has_receiving[i] {
+        if self.forms[i].has(Form::RECEIVING) {
             receiving.push(Box::new(ReceivingChain {
                 ratchet_key: self.receiving_ratchet[i],
                 chain: ChainKey { key: self.receiving_key[i].duplicate(), index: self.receiving_index[i] },
@@ -255,7 +280,7 @@ impl Page {
         }
         let current = Box::new(Session {
             base_key: cold.base_key,
-            their_identity: self.session_identity(i, cold),
+            their_identity: self.session_identity(i),
             root: cold.root.duplicate(),
             ratchet: KeyPair { private: cold.ratchet_private.duplicate(), public: self.ratchet_public[i] },
             sending: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
@@ -269,9 +294,9 @@ impl Page {
 
     /// Puts everything about the peer in its columns; what was there before is zeroed.
     fn set_peer(&mut self, i: usize, peer: Peer) {
-        self.trusted[i] = peer.identity.is_some();
+        self.forms[i] = Form::default();
+        self.forms[i].set(Form::TRUSTED, peer.identity.is_some());
         self.identity[i] = peer.identity.unwrap_or_default();
-        self.has_receiving[i] = false;
         self.sending_key[i] = Secret::default();
         self.receiving_key[i] = Secret::default();
         self.cold[i] = None;
@@ -285,7 +310,7 @@ impl Page {
         let mut receiving = take(&mut session.receiving);
         if !receiving.is_empty() {
             let mut newest = receiving.remove(0);
-            self.has_receiving[i] = true;
+            self.forms[i].set(Form::RECEIVING, true);
             self.receiving_ratchet[i] = newest.ratchet_key;
             self.set_receiving(i, take(&mut newest.chain));
             rest.skipped = take(&mut newest.skipped);
@@ -294,6 +319,8 @@ impl Page {
         }
         let plain = rest.older.is_empty() && rest.skipped.is_empty() && rest.archived.is_empty();
         let differs = Some(session.their_identity) != peer.identity;
+        self.forms[i].set(Form::SESSION, true);
+        self.forms[i].set(Form::NEEDS_COLD, differs || session.pending.is_some());
         self.cold[i] = Some(Box::new(Cold {
             root: take(&mut session.root),
             ratchet_private: take(&mut session.ratchet.private),
@@ -308,7 +335,7 @@ impl Page {
     fn summary(&self, i: usize) -> (Option<[u8; 32]>, bool, bool, usize) {
         let cold = self.cold[i].as_deref();
         (
-            self.trusted[i].then_some(self.identity[i]),
+            self.forms[i].has(Form::TRUSTED).then_some(self.identity[i]),
             cold.is_some(),
             cold.is_some_and(|cold| cold.pending.is_some()),
             cold.and_then(|cold| cold.rest.as_ref()).map_or(0, |rest| rest.archived.len()),
@@ -783,7 +810,7 @@ impl Columns {
     pub(crate) fn bytes(&self) -> usize {
         const COLUMNS: usize = size_of::<u32>() // owner
             + size_of::<u32>() // used
-            + 2 // trusted, has_receiving
+            + 1 // forms
             + 3 * 32 // identity, ratchet_public, receiving_ratchet
             + 2 * size_of::<Secret<32>>() // sending_key, receiving_key
             + 3 * size_of::<u64>() // sending_index, receiving_index, leased
