@@ -94,6 +94,9 @@ impl Unfolded {
 
     /// Takes a batch in.
     pub(super) fn apply(&mut self, changes: &Changes) {
+        // Also so that their entries come from memory side by side: one row after the other would wait for its own.
+        let new = changes.bodies().filter(|(key, _)| self.place(key).is_none()).count();
+        self.entries.reserve(new);
         for (key, body) in changes.bodies() {
             self.set(key, body);
         }
@@ -152,8 +155,12 @@ impl Unfolded {
     }
 
     pub(super) fn get(&self, key: &Key) -> Newest<'_> {
+        self.place(key).map_or(Newest::Unknown, |place| self.entry(place).1)
+    }
+
+    fn place(&self, key: &Key) -> Option<u32> {
         let found = self.places.find(hash(&self.hashing, key), |&place| self.entries[place as usize].key == *key);
-        found.map_or(Newest::Unknown, |&place| self.entry(place).1)
+        found.copied()
     }
 
     /// The row at a place of [`Self::in_order_of`]'s.
