@@ -84,7 +84,15 @@ pub const LEAST_BUFFER_BYTES: u64 = 2 * MAX_FRAME as u64;
 /// Seconds that a row stays in the receive buffer where none are given: WhatsApp delivers a frame again for 30 days.
 pub const BUFFER_SECONDS: u64 = 30 * 24 * 3_600;
 
-/// Acknowledgements that may wait for the next commit, 24 bytes each; more are written by a commit of their own.
+/// Received frames of an account that are kept in one row of the store, a tile of them: what a row costs is shared out, and
+/// where single frames of it are acknowledged one after the other, it is written anew each time.
+pub const LOT_FRAMES: usize = 32;
+
+/// Bytes of such a row, where it has more than one frame: as many as the seeds of [`LOT_FRAMES`] take twice.
+pub const LOT_BYTES: usize = 4_096;
+
+/// Rows of receive buffers that may wait for the next commit, because something in them was acknowledged, 24 bytes each;
+/// more are written by a commit of their own.
 pub const MAX_PENDING_ACKS: usize = 65_536;
 
 /// Bytes of batches that a store on disk appends before it begins to fold them into its table of rows. Appending

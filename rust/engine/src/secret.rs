@@ -79,6 +79,7 @@ impl<'de, const N: usize> Deserialize<'de> for Secret<N> {
 }
 
 /// A column of secrets of a tile or a run: as long as it was made, zeroed when dropped.
+#[derive(Default)]
 pub(crate) struct SecretColumn<const N: usize>(Vec<[u8; N]>);
 
 impl<const N: usize> SecretColumn<N> {

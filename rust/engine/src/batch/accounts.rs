@@ -11,7 +11,7 @@ use interlane_lanes::kernels::xeddsa::{Sign, Verify};
 use interlane_lanes::{Backend, public};
 use serde::{Deserialize, Serialize};
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, LoadedLot};
 use super::randomness::{Purpose, Randomness, system};
 use super::records;
 use super::standing::Roll;
@@ -105,6 +105,8 @@ pub(crate) struct Account {
     pub(crate) identity: KeyPair,
     pub(crate) registration_id: u32,
     tag_key: Secret<32>,
+    /// Makes the tags of received frames.
+    frame_key: Secret<32>,
     ids: Mutex<NextIds>,
     signed: RwLock<Vec<Arc<SignedPrekey>>>,
     pub(crate) stock: AtomicU32,
@@ -254,8 +256,7 @@ impl Account {
         let stock: HashMap<u32, u32> = store.count(&ids, Kind::OneTimePrekey)?.into_iter().collect();
         let mut buffered: HashMap<u32, Vec<_>> = HashMap::new();
         store.scan_all(&ids, Kind::Buffered, &mut |key, body| {
-            let kept = records::get_buffered(body)?;
-            buffered.entry(key.account).or_default().push((kept.at, key.tag, kept.text.len()));
+            buffered.entry(key.account).or_default().push(LoadedLot::read(key.tag, body)?);
             Ok(())
         })?;
         accounts
@@ -280,6 +281,7 @@ impl Account {
             name: name.into(),
             identity: take(&mut profile.identity),
             registration_id: profile.registration_id,
+            frame_key: frame_key(&profile.tag_key),
             tag_key: take(&mut profile.tag_key),
             ids: Mutex::new(profile.ids),
             signed: RwLock::new(signed),
@@ -389,9 +391,14 @@ impl Account {
         self.signed.read().unwrap_or_else(PoisonError::into_inner).iter().find(|prekey| prekey.id == id).cloned()
     }
 
-    /// Makes the tags of names and frames.
+    /// Makes the tags of names.
     pub(crate) fn tag_key(&self) -> &Secret<32> {
         &self.tag_key
+    }
+
+    /// Makes the tags of received frames.
+    pub(crate) fn frame_key(&self) -> &Secret<32> {
+        &self.frame_key
     }
 
     /// Names' tags, under which memory and store know them: a keyed hash, so that the store tells nobody who talks
@@ -413,6 +420,15 @@ impl Account {
             stock: self.stock.load(Ordering::Relaxed),
         }
     }
+}
+
+/// HMAC-SHA256(tag key, row kind of what is buffered): tags are made of more than a row kind.
+fn frame_key(tag_key: &Secret<32>) -> Secret<32> {
+    let mut made = SecretColumn::zeroes(1);
+    let keys = SecretColumn::copy_of(std::iter::once(tag_key));
+    let tails: &[&[u8]] = &[&[Kind::Buffered as u8]];
+    Backend::portable().run(Hmac { keys: &keys, heads: &[&[]], tails, out: &mut made });
+    Secret::take(&mut made[0])
 }
 
 /// The accounts that a run meets, each looked up once: rows refer to them by their place here.

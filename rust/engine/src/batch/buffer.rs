@@ -1,42 +1,29 @@
 //! The receive buffer: plaintexts that were given out and not yet acknowledged.
 //!
 //! A frame's key is spent in the transaction that takes its plaintext in. Whoever dies between that and handling the
-//! plaintext gets it again when the frame is delivered again: a frame is known by
+//! plaintext gets it again when the frame is delivered again; see `arrivals`. What opens it is in the store, in lots
+//! (`lot_record`); memory knows which frames there are.
 //!
-//! ```text
-//! tag = HMAC-SHA256(account's tag key, row kind ‖ frame kind ‖ tag of its sender ‖ frame), 16 bytes
-//! ```
-//!
-//! so that the store tells nobody which frames came, and one sender's frame is not another's.
-//!
-//! Of the usual frame, the next one on its chain, not the plaintext is kept but the key and IV that open it, where these
-//! are shorter: a frame that is delivered again brings its ciphertext along, and the tag says that it is the same one. So a
-//! row takes some 80 bytes of the journal, however long the message is.
+//! When all of a lot is acknowledged its row goes. When some of it is, the lot is *torn*: the next commit writes it anew
+//! with what is left, so that what was acknowledged is on no disk.
 
-use std::collections::VecDeque;
-use std::ops::Range;
+use std::collections::{HashSet, VecDeque};
+use std::mem::replace;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use hashbrown::HashMap;
-use interlane_lanes::TILE;
-use interlane_lanes::kernels::hmac::Hmac;
+use hashbrown::hash_table::Entry;
+use hashbrown::{HashMap, HashTable};
 
-use super::accounts::{Account, AccountId, RunAccounts};
+use super::accounts::{Account, AccountId};
 use super::engine::Engine;
-use super::plan::Plan;
-use super::records::{self, Kept, KeptText};
-use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
-use super::tile;
-use crate::bytes::Bytes;
-use crate::error::{Error, Events, Status};
+use super::lot_record::{self, Kept, LOT_HEAD, Lot, TAG};
+use super::rows::{Buffered, Rows};
+use crate::error::Error;
 use crate::limits::{BUFFERED_ROW_BYTES, MAX_PENDING_ACKS};
-use crate::machine::now;
-use crate::secret::SecretColumn;
-use crate::store::{Changes, Key, Kind as RowKind};
-use crate::wire::SignalMessage;
+use crate::store::{Changes, Key, Kind as RowKind, Store};
 
-/// Rows whose tags one core makes at a time.
-const RUN: usize = 1_024;
+/// Lots that may have gone and wait for their turn to be old, beside as many as there are.
+const GONE: usize = 1_024;
 
 /// What a receive buffer may hold.
 #[derive(Clone, Copy, Debug)]
@@ -47,112 +34,227 @@ pub struct BufferLimits {
     pub seconds: u64,
 }
 
-/// What is known of an account's buffered rows; their plaintexts are in the store.
+/// What is known of an account's buffered frames; their plaintexts are in the store.
 #[derive(Default)]
 pub(crate) struct Buffer {
-    /// When a row was kept, and its bytes.
-    rows: HashMap<[u8; 16], (u64, u64)>,
-    /// The oldest first. What was acknowledged stays here until its turn.
-    by_age: VecDeque<(u64, [u8; 16])>,
+    frames: HashTable<Frame>,
+    /// By their numbers, which ascend with time.
+    lots: HashMap<u64, KnownLot>,
+    next_lot: u64,
+    /// The oldest first: when it was kept, and its number. What has gone stays here until its turn.
+    by_age: VecDeque<(u64, u64)>,
     bytes: u64,
     /// Bytes that calls under way may yet need.
-    reserved: u64,
+    pub(super) reserved: u64,
+    /// Some frames came from rows of the older form.
+    has_older: bool,
+}
+
+/// A frame that is kept.
+struct Frame {
+    tag: [u8; TAG],
+    lot: u64,
+    bytes: u64,
+}
+
+/// A row of the store.
+struct KnownLot {
+    tag: [u8; TAG],
+    /// Frames in it that are not acknowledged.
+    left: u32,
+    /// It is to be written anew.
+    torn: bool,
+}
+
+/// What an acknowledgement does to a lot.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing new: it is torn as it was.
+    Torn,
+    /// It is torn now: its number.
+    Tears(u64),
+    /// Nothing is left of it: the tag of its row.
+    Nothing([u8; TAG]),
 }
 
 impl Buffer {
-    /// The rows that a store has, in any order.
-    pub(crate) fn load(mut found: Vec<(u64, [u8; 16], usize)>) -> Self {
-        found.sort_unstable();
+    /// The lots that a store has, by the tags of their rows.
+    pub(crate) fn load(mut found: Vec<LoadedLot>) -> Self {
+        found.sort_unstable_by_key(|lot| (lot.kept_at, lot.tag));
         let mut buffer = Self::default();
-        for (kept_at, tag, len) in found {
-            buffer.insert(tag, kept_at, len);
+        for LoadedLot { tag, kept_at, older, frames } in found {
+            buffer.has_older |= older;
+            buffer.insert(tag, kept_at, frames.into_iter());
         }
         buffer
     }
 
+    /// How many frames there are.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+        self.frames.len()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    fn insert(&mut self, tag: [u8; 16], kept_at: u64, len: usize) {
-        let bytes = row_bytes(len);
-        if self.rows.insert(tag, (kept_at, bytes)).is_none() {
-            self.bytes += bytes;
-            self.by_age.push_back((kept_at, tag));
-        }
+    pub(super) fn has_older(&self) -> bool {
+        self.has_older
     }
 
-    fn remove(&mut self, tag: &[u8; 16]) -> bool {
-        let Some((_, bytes)) = self.rows.remove(tag) else { return false };
+    fn find(&self, tag: &[u8; TAG]) -> Option<&Frame> {
+        self.frames.find(hash(tag), |frame| frame.tag == *tag)
+    }
+
+    pub(super) fn contains(&self, tag: &[u8; TAG]) -> bool {
+        self.find(tag).is_some()
+    }
+
+    /// The tag of the row that a frame is kept in.
+    pub(super) fn lot_of(&self, tag: &[u8; TAG]) -> Option<[u8; TAG]> {
+        Some(self.lots[&self.find(tag)?.lot].tag)
+    }
+
+    /// Takes a lot in: its frames' tags, and the lengths of their plaintexts. Gives how many there are.
+    pub(super) fn insert(
+        &mut self,
+        tag: [u8; TAG],
+        kept_at: u64,
+        frames: impl Iterator<Item = ([u8; TAG], usize)>,
+    ) -> u64 {
+        let number = self.next_lot;
+        let mut left = 0;
+        for (tag, len) in frames {
+            let bytes = row_bytes(len);
+            let known = self.frames.entry(hash(&tag), |frame| frame.tag == tag, |frame| hash(&frame.tag));
+            if let Entry::Vacant(vacant) = known {
+                vacant.insert(Frame { tag, lot: number, bytes });
+                self.bytes += bytes;
+                left += 1;
+            }
+        }
+        if left > 0 {
+            self.next_lot += 1;
+            self.lots.insert(number, KnownLot { tag, left, torn: false });
+            self.by_age.push_back((kept_at, number));
+        }
+        u64::from(left)
+    }
+
+    pub(super) fn remove(&mut self, tag: &[u8; TAG]) -> Option<Left> {
+        let found = self.frames.find_entry(hash(tag), |frame| frame.tag == *tag).ok()?;
+        let (Frame { lot: number, bytes, .. }, _) = found.remove();
         self.bytes -= bytes;
-        // Few rows live long: what is left of the others must not pile up behind one that does.
-        if self.by_age.len() > 2 * self.rows.len() + RUN {
-            let rows = &self.rows;
-            self.by_age.retain(|(kept_at, tag)| rows.get(tag).is_some_and(|(at, _)| at == kept_at));
+        let lot = self.lots.get_mut(&number).expect("a frame's lot is there while the frame is");
+        lot.left -= 1;
+        if lot.left > 0 {
+            return Some(if replace(&mut lot.torn, true) { Left::Torn } else { Left::Tears(number) });
         }
-        true
+        let tag = lot.tag;
+        self.lots.remove(&number);
+        // Few lots live long: what is left of the others must not pile up behind one that does.
+        if self.by_age.len() > 2 * self.lots.len() + GONE {
+            let lots = &self.lots;
+            self.by_age.retain(|(_, number)| lots.contains_key(number));
+        }
+        Some(Left::Nothing(tag))
     }
 
-    /// Takes out what was kept before `before`.
-    fn expire(&mut self, before: u64, mut gone: impl FnMut([u8; 16])) {
-        while let Some(&(kept_at, tag)) = self.by_age.front()
+    /// The tag of the row of a lot that is written anew now, if there is something left of it.
+    fn mend(&mut self, number: u64) -> Option<[u8; TAG]> {
+        let lot = self.lots.get_mut(&number)?;
+        lot.torn = false;
+        Some(lot.tag)
+    }
+
+    /// Takes out what was kept before `before`: `gone` is given the tags of the rows. Gives how many frames these had.
+    pub(super) fn expire(&mut self, before: u64, mut gone: impl FnMut([u8; TAG])) -> u64 {
+        let mut old = HashSet::new();
+        while let Some(&(kept_at, number)) = self.by_age.front()
             && kept_at < before
         {
             self.by_age.pop_front();
-            if self.rows.get(&tag).is_some_and(|(at, _)| *at == kept_at) {
-                self.remove(&tag);
-                gone(tag);
+            if let Some(lot) = self.lots.remove(&number) {
+                old.insert(number);
+                gone(lot.tag);
             }
         }
+        if old.is_empty() {
+            return 0;
+        }
+        let (had, bytes) = (self.frames.len(), &mut self.bytes);
+        self.frames.retain(|frame| {
+            let stays = !old.contains(&frame.lot);
+            *bytes -= if stays { 0 } else { frame.bytes };
+            stays
+        });
+        (had - self.frames.len()) as u64
     }
 }
 
-fn row_bytes(len: usize) -> u64 {
+/// A tag is a keyed hash: any part of it is a hash.
+fn hash(tag: &[u8; TAG]) -> u64 {
+    u64::from_le_bytes(*tag.first_chunk().expect("8 of 16"))
+}
+
+/// What a frame with a plaintext of this length counts.
+pub(super) fn row_bytes(len: usize) -> u64 {
     len as u64 + BUFFERED_ROW_BYTES
 }
 
-/// A row that ends before it is tried.
-enum Settled {
-    /// Its plaintext is so many of [`Arrivals::texts`], from there on.
-    Redelivered {
-        kind: Kind,
-        events: Events,
-        start: usize,
-        len: usize,
-    },
-    Full,
+/// A lot as a store has it: what memory is to know of it.
+pub(crate) struct LoadedLot {
+    tag: [u8; TAG],
+    kept_at: u64,
+    older: bool,
+    frames: Vec<([u8; TAG], usize)>,
 }
 
-/// What opens the frame of a usual row: the AES key, and the IV.
-pub(super) type Opens<'a> = (&'a [u8; 32], &'a [u8; 16]);
-
-/// The rows of a call that receives: which frames they are, and which of them were received before.
-pub(crate) struct Arrivals<'e> {
-    accounts: RunAccounts<'e>,
-    /// For each row, its account's place. Empty where nothing is buffered: then no row is looked at.
-    owners: Vec<Option<usize>>,
-    /// The rows of each account, one account after the other: so that each buffer is locked once.
-    by_owner: Vec<u32>,
-    tags: Vec<[u8; 16]>,
-    settled: HashMap<u32, Settled>,
-    /// The plaintexts of rows that are given out again.
-    texts: Bytes,
-    /// Whether what is opened is kept.
-    keeps: bool,
-    now: u64,
-    /// Of accounts by their places.
-    reserved: Vec<(usize, u64)>,
+impl LoadedLot {
+    /// Reads the row of a tag.
+    pub(crate) fn read(tag: [u8; TAG], row: &[u8]) -> Result<Self, Error> {
+        let Lot { kept_at, older, frames } = Lot::read(tag, row)?;
+        let frames = frames.iter().map(|frame| (frame.tag, frame.text.len())).collect();
+        Ok(Self { tag, kept_at, older, frames })
+    }
 }
 
-impl Drop for Arrivals<'_> {
-    fn drop(&mut self) {
-        for &(place, bytes) in &self.reserved {
-            self.accounts[place].buffer().reserved -= bytes;
+/// Rows of receive buffers that change with the next commit, for something in them was acknowledged.
+#[derive(Default)]
+pub(super) struct Acknowledged {
+    /// Nothing is left of these.
+    empty: Vec<Key>,
+    /// Something may be left of these lots: account and number.
+    torn: Vec<(u32, u64)>,
+}
+
+impl Acknowledged {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.empty.len() + self.torn.len()
+    }
+
+    fn add(&mut self, account: &Account, left: &Left) {
+        match *left {
+            Left::Nothing(tag) => self.empty.push(account.key(RowKind::Buffered, tag)),
+            Left::Tears(number) => self.torn.push((account.id, number)),
+            Left::Torn => {}
         }
+    }
+
+    /// Takes others in.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.empty.extend(others.empty);
+        self.torn.extend(others.torn);
+    }
+
+    /// Leaves the rows of some accounts alone.
+    pub(super) fn retain(&mut self, is_here: impl Fn(u32) -> bool) {
+        self.empty.retain(|key| is_here(key.account));
+        self.torn.retain(|&(account, _)| is_here(account));
     }
 }
 
@@ -163,178 +265,6 @@ impl Account {
 }
 
 impl Engine {
-    /// Looks the frames of a planned call up. `owner` gives a slot's account and tag, `kind` a row's kind of frame.
-    pub(super) fn arrivals<'a>(
-        &'a self,
-        plan: &'a Plan<'_>,
-        frames: Packed<'_>,
-        owner: impl Fn(u32) -> (u32, [u8; 16]),
-        kind: impl Fn(usize) -> u8 + Sync,
-    ) -> Result<Arrivals<'a>, Error> {
-        let mut arrivals = Arrivals {
-            accounts: self.accounts_of_run(plan),
-            owners: Vec::new(),
-            by_owner: Vec::new(),
-            tags: Vec::new(),
-            settled: HashMap::new(),
-            texts: Bytes::default(),
-            keeps: self.buffer_limits().is_some(),
-            now: now(),
-            reserved: Vec::new(),
-        };
-        if !arrivals.keeps && !self.buffers_anything() {
-            return Ok(arrivals);
-        }
-        let n = frames.len();
-        arrivals.owners.resize(n, None);
-        let mut senders = vec![[0; 16]; n];
-        for entry in &plan.entries {
-            let (account, tag) = owner(entry.slot);
-            let place = arrivals.accounts.find(account).ok();
-            for row in plan.rows_of(entry) {
-                (arrivals.owners[row as usize], senders[row as usize]) = (place, tag);
-            }
-        }
-        arrivals.by_owner = by_owner(&arrivals.owners);
-        let parts: Vec<Range<usize>> = (0..n).step_by(RUN).map(|start| start..(start + RUN).min(n)).collect();
-        let made = self.over_the_cores(&parts, |part| {
-            let rows: Vec<usize> = part.filter(|&row| arrivals.owners[row].is_some()).collect();
-            let account = |&row: &usize| &arrivals.accounts[arrivals.owners[row].expect("the others were left out")];
-            let heads: Vec<[u8; 18]> = rows
-                .iter()
-                .map(|&row| {
-                    let mut head = [0; 18];
-                    (head[0], head[1]) = (RowKind::Buffered as u8, kind(row));
-                    head[2..].copy_from_slice(&senders[row]);
-                    head
-                })
-                .collect();
-            let mut hashes = vec![[0; 32]; rows.len()];
-            self.backend.run(Hmac {
-                keys: &SecretColumn::copy_of(rows.iter().map(|row| account(row).tag_key())),
-                heads: &heads.iter().map(|head| &head[..]).collect::<Vec<_>>(),
-                tails: &rows.iter().map(|&row| frames.row(row)).collect::<Vec<_>>(),
-                out: &mut hashes,
-            });
-            (rows, hashes)
-        });
-        arrivals.tags.resize(n, [0; 16]);
-        for (row, hash) in made.iter().flat_map(|(rows, hashes)| rows.iter().zip(hashes)) {
-            arrivals.tags[*row] = *hash.first_chunk().expect("16 of 32");
-        }
-        self.settle_known(&mut arrivals, frames)?;
-        Ok(arrivals)
-    }
-
-    /// Finds the rows that are in the buffer, and those for which it has no room.
-    fn settle_known(&self, arrivals: &mut Arrivals<'_>, frames: Packed<'_>) -> Result<(), Error> {
-        let (mut known, mut keys, mut expired) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, rows) in of_each(&arrivals.by_owner, &arrivals.owners) {
-            let account = &arrivals.accounts[place];
-            let mut buffer = account.buffer();
-            if let Some(limits) = self.buffer_limits() {
-                buffer.expire(arrivals.now.saturating_sub(limits.seconds), |tag| {
-                    expired.push(account.key(RowKind::Buffered, tag));
-                });
-            }
-            let mut reserved = 0;
-            for &row in rows {
-                let tag = arrivals.tags[row as usize];
-                if buffer.rows.contains_key(&tag) {
-                    known.push(row);
-                    keys.push(account.key(RowKind::Buffered, tag));
-                } else if let Some(limits) = self.buffer_limits() {
-                    let bytes = row_bytes(frames.row(row as usize).len());
-                    if buffer.bytes + buffer.reserved + reserved + bytes > limits.bytes {
-                        arrivals.settled.insert(row, Settled::Full);
-                    } else {
-                        reserved += bytes;
-                    }
-                }
-            }
-            buffer.reserved += reserved;
-            arrivals.reserved.push((place, reserved));
-        }
-        self.forget_buffered(expired)?;
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let (mut sealed, mut sealed_by) = (Vec::with_capacity(keys.len()), SecretColumn::<48>::zeroes(keys.len()));
-        self.load(&keys, &mut |at, body| {
-            let Kept { kind, events, text, .. } = records::get_buffered(body)?;
-            match text {
-                KeptText::Plain(text) => {
-                    let (start, len) = (arrivals.texts.len(), text.len());
-                    arrivals.texts.reserve(len);
-                    arrivals.texts.extend_from_slice(text);
-                    arrivals.settled.insert(known[at], Settled::Redelivered { kind, events, start, len });
-                }
-                KeptText::Sealed { len, key, iv } => {
-                    let by = &mut sealed_by[sealed.len()];
-                    by[..32].copy_from_slice(key);
-                    by[32..].copy_from_slice(iv);
-                    sealed.push((known[at], events, len));
-                }
-            }
-            Ok(())
-        })?;
-        self.open_again(arrivals, frames, &sealed, &sealed_by)
-    }
-
-    /// Opens frames of which the key was kept: row, events and the plaintext's length.
-    fn open_again(
-        &self,
-        arrivals: &mut Arrivals<'_>,
-        frames: Packed<'_>,
-        sealed: &[(u32, Events, usize)],
-        sealed_by: &[[u8; 48]],
-    ) -> Result<(), Error> {
-        let (mut keys, mut ivs) = (tile::column::<32>(), tile::column::<16>());
-        for (rows, by) in sealed.chunks(TILE).zip(sealed_by.chunks(TILE)) {
-            let mut ciphertexts = [None; TILE];
-            for (lane, (&(row, ..), by)) in rows.iter().zip(by).enumerate() {
-                keys[lane].copy_from_slice(&by[..32]);
-                ivs[lane].copy_from_slice(&by[32..]);
-                // Parsed as it was when it came first, for it is the same frame.
-                ciphertexts[lane] = SignalMessage::parse(frames.row(row as usize)).map(|message| message.ciphertext);
-            }
-            let opened =
-                tile::open(self.backend, &keys, &ivs, &ciphertexts, &mut arrivals.texts, |text| Some(text.len()));
-            for (&(row, events, len), opened) in rows.iter().zip(opened) {
-                // Behind the plaintext there may be message padding.
-                let (start, _) = opened.filter(|&(_, padded)| len <= padded).ok_or_else(records::damaged)?;
-                arrivals.settled.insert(row, Settled::Redelivered { kind: Kind::Message, events, start, len });
-            }
-        }
-        Ok(())
-    }
-
-    /// After the commit: notes what was kept, and gives the rows what they are acknowledged by.
-    pub(super) fn note_arrivals(&self, arrivals: &Arrivals<'_>, rows: &mut Rows) {
-        let is_kept = |rows: &Rows, row: usize| rows.status[row] == Status::Ok as u8 && arrivals.keeps;
-        let mut kept = 0;
-        rows.buffered.reserve(arrivals.by_owner.len());
-        for (row, (&tag, &owner)) in arrivals.tags.iter().zip(&arrivals.owners).enumerate() {
-            let Some(place) = owner else { continue };
-            let new = is_kept(rows, row);
-            if new || rows.status[row] == Status::Redelivered as u8 {
-                kept += u64::from(new);
-                rows.buffered.push(Buffered { row: row as u32, account: arrivals.accounts[place].id, tag });
-            }
-        }
-        if kept == 0 {
-            return;
-        }
-        self.note_buffered(kept);
-        for (place, of_account) in of_each(&arrivals.by_owner, &arrivals.owners) {
-            let mut buffer = arrivals.accounts[place].buffer();
-            for row in of_account.iter().map(|&row| row as usize).filter(|&row| is_kept(rows, row)) {
-                let len = rows.offsets[row + 1] - rows.offsets[row];
-                buffer.insert(arrivals.tags[row], arrivals.now, len as usize);
-            }
-        }
-    }
-
     /// The caller has handled these rows of a result (all of them, where `which` is not given): their plaintexts
     /// are freed, and a frame that comes again is a DUPLICATE. Rows that are not buffered are passed over. Gives how
     /// many there were. It is written with the next commit: nothing is lost if that does not come about, for the
@@ -344,13 +274,16 @@ impl Engine {
     /// [`Error::Malformed`] for a row that the result does not have; [`Error::Store`].
     pub fn acknowledge(&self, rows: &Rows, which: Option<&[u64]>) -> Result<usize, Error> {
         self.may_be_called()?;
-        let mut freed = Vec::with_capacity(which.map_or(rows.buffered.len(), <[u64]>::len));
+        let mut acknowledged = Acknowledged::default();
         let mut accounts: HashMap<u32, Option<Arc<Account>>> = HashMap::new();
+        let mut count = 0;
         let mut free = |buffered: &Buffered| {
             let id = buffered.account;
-            let Some(account) = accounts.entry(id).or_insert_with(|| self.find(AccountId(id)).ok()) else { return };
-            if account.buffer().remove(&buffered.tag) {
-                freed.push(account.key(RowKind::Buffered, buffered.tag));
+            let account = accounts.entry(id).or_insert_with(|| self.find(AccountId(id)).ok());
+            let Some(account) = account else { return };
+            if let Some(left) = account.buffer().remove(&buffered.tag) {
+                count += 1;
+                acknowledged.add(account, &left);
             }
         };
         match which {
@@ -367,148 +300,132 @@ impl Engine {
                 }
             }
         }
-        let count = freed.len();
-        self.forget_buffered(freed)?;
-        Ok(count)
+        self.free_buffered(acknowledged, count)?;
+        Ok(count as usize)
     }
 
-    /// Rows that are to go from the store, with the next commit.
-    fn forget_buffered(&self, gone: Vec<Key>) -> Result<(), Error> {
-        if gone.is_empty() {
+    /// Takes out of the buffers what is older than they keep. To be called before a call looks frames up.
+    pub(super) fn expire_buffered(&self, account: &Account, buffer: &mut Buffer, now: u64, expired: &mut Expired) {
+        let Some(limits) = self.buffer_limits() else { return };
+        let rows = &mut expired.rows.empty;
+        expired.frames += buffer.expire(now.saturating_sub(limits.seconds), |tag| {
+            rows.push(account.key(RowKind::Buffered, tag));
+        });
+    }
+
+    /// Notes rows that change with the next commit, after `frames` frames in them were freed.
+    pub(super) fn free_buffered(&self, freed: Acknowledged, frames: u64) -> Result<(), Error> {
+        if freed.is_empty() {
             return Ok(());
         }
-        self.unnote_buffered(gone.len() as u64);
+        self.unnote_buffered(frames);
         let pending = {
             let mut pending = self.acknowledged();
-            pending.extend(gone);
+            pending.extend(freed);
             pending.len()
         };
         if pending >= MAX_PENDING_ACKS { self.commit_acknowledged() } else { Ok(()) }
     }
-}
 
-impl Arrivals<'_> {
-    /// Ends a row that was received before, or for which there is no room; whether it did.
-    pub(super) fn settle(&self, row: u32, outcomes: &mut Vec<Outcome>, bytes: &mut Bytes) -> bool {
-        match self.settled.get(&row) {
-            None => return false,
-            Some(Settled::Full) => outcomes.push(Outcome::failed(row, Status::BufferFull)),
-            Some(&Settled::Redelivered { kind, events, start: from, len }) => {
-                let (start, status) = (bytes.len(), Status::Redelivered);
-                bytes.reserve(len);
-                bytes.extend_from_slice(&self.texts[from..from + len]);
-                outcomes.push(Outcome { row, status, kind, events, start, len });
+    /// Adds to a commit what was acknowledged: rows that go, and torn ones, written anew with what is left in them.
+    pub(super) fn put_acknowledged(
+        &self,
+        store: &mut dyn Store,
+        acknowledged: &Acknowledged,
+        changes: &mut Changes,
+    ) -> Result<(), Error> {
+        changes.delete_before(&acknowledged.empty);
+        let standings = self.standings();
+        let mut torn: Vec<Key> = Vec::new();
+        for &(account, number) in &acknowledged.torn {
+            let Ok(account) = standings.here(account) else { continue };
+            // What is torn from here on is for the next commit.
+            let lot = account.buffer().mend(number);
+            torn.extend(lot.map(|tag| account.key(RowKind::Buffered, tag)));
+        }
+        if torn.is_empty() {
+            return Ok(());
+        }
+        torn.sort_unstable();
+        torn.dedup();
+        store.load(&torn, &mut |at, row| {
+            let key = torn[at];
+            let Ok(account) = standings.here(key.account) else { return Ok(()) };
+            let Lot { kept_at, mut frames, older: _ } = Lot::read(key.tag, row)?;
+            let buffer = account.buffer();
+            frames.retain(|frame| buffer.lot_of(&frame.tag) == Some(key.tag));
+            if !frames.is_empty() {
+                changes.reserve(LOT_HEAD + frames.iter().map(Kept::most).sum::<usize>());
+                changes.put(key, |row| {
+                    lot_record::begin(kept_at, row);
+                    frames.iter().for_each(|frame| frame.write(row));
+                });
             }
-        }
-        true
-    }
-
-    /// Keeps what a row gave, in the transaction that makes it so. Of the next frame of a chain `opens` is known; it was
-    /// never here before.
-    pub(super) fn keep(&self, outcome: &Outcome, bytes: &[u8], opens: Option<Opens<'_>>, changes: &mut Changes) {
-        let (true, Some(place)) = (self.keeps, self.owner(outcome.row)) else { return };
-        let key = self.accounts[place].key(RowKind::Buffered, self.tags[outcome.row as usize]);
-        let plain = &bytes[outcome.start..outcome.start + outcome.len];
-        let kept = |text| Kept { at: self.now, kind: outcome.kind, events: outcome.events, text };
-        match opens {
-            Some((by, iv)) => records::put_new_buffered(changes, key, &kept(KeptText::shorter(plain, by, iv))),
-            None => records::put_buffered(changes, key, &kept(KeptText::Plain(plain))),
-        }
-    }
-
-    /// Whether what is opened is kept.
-    pub(super) fn keeps(&self) -> bool {
-        self.keeps
-    }
-
-    fn owner(&self, row: u32) -> Option<usize> {
-        self.owners.get(row as usize).copied().flatten()
+            Ok(())
+        })
     }
 }
 
-/// The rows that have an owner, those of each one after the other and in order.
-fn by_owner(owners: &[Option<usize>]) -> Vec<u32> {
-    let mut begins = vec![0; owners.iter().flatten().max().map_or(0, |&last| last + 2)];
-    for &owner in owners.iter().flatten() {
-        begins[owner + 1] += 1;
-    }
-    for owner in 1..begins.len() {
-        begins[owner] += begins[owner - 1];
-    }
-    let mut sorted = vec![0; begins.last().copied().unwrap_or(0)];
-    for (row, owner) in owners.iter().enumerate() {
-        if let &Some(owner) = owner {
-            sorted[begins[owner]] = row as u32;
-            begins[owner] += 1;
-        }
-    }
-    sorted
-}
-
-/// Each owner that [`by_owner`] found, and its rows.
-fn of_each<'a>(sorted: &'a [u32], owners: &'a [Option<usize>]) -> impl Iterator<Item = (usize, &'a [u32])> {
-    let owner = |row: u32| owners[row as usize];
-    let groups = sorted.chunk_by(move |&one, &next| owner(one) == owner(next));
-    groups.filter_map(move |rows| Some((owner(rows[0])?, rows)))
-}
-
-/// The frames that a run has opened on sessions with several rows: a frame may come twice in one call.
+/// What became too old, of several buffers.
 #[derive(Default)]
-pub(super) struct Repeats(HashMap<[u8; 16], Outcome>);
-
-impl Repeats {
-    /// Notes a row that was opened.
-    pub(super) fn note(&mut self, arrivals: &Arrivals<'_>, outcome: Outcome) {
-        if arrivals.keeps && arrivals.owner(outcome.row).is_some() {
-            self.0.insert(arrivals.tags[outcome.row as usize], outcome);
-        }
-    }
-
-    /// How a row ends whose frame was opened before in this call.
-    pub(super) fn of(&self, arrivals: &Arrivals<'_>, row: u32) -> Option<Outcome> {
-        let first = self.0.get(arrivals.tags.get(row as usize)?)?;
-        Some(Outcome { row, status: Status::Redelivered, ..*first })
-    }
+pub(super) struct Expired {
+    pub(super) rows: Acknowledged,
+    pub(super) frames: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn rows_are_put_together_by_their_owners() {
-        for (owners, expected) in [
-            (&[][..], &[][..]),
-            (&[None, None], &[]),
-            (&[Some(2), None, Some(0), Some(2), Some(0)], &[(0, &[2, 4][..]), (2, &[0, 3])]),
-            (&[Some(0), Some(0), None], &[(0, &[0, 1])]),
-        ] {
-            let sorted = by_owner(owners);
-            assert_eq!(of_each(&sorted, owners).collect::<Vec<_>>(), expected);
-        }
+    fn tag(i: u8) -> [u8; TAG] {
+        [i; TAG]
+    }
+
+    fn loaded(lot: u8, kept_at: u64, frames: &[(u8, usize)]) -> LoadedLot {
+        let frames = frames.iter().map(|&(frame, len)| (tag(frame), len)).collect();
+        LoadedLot { tag: tag(lot), kept_at, older: false, frames }
     }
 
     #[test]
-    fn rows_leave_in_the_order_of_their_age() {
-        let tag = |i: u8| [i; 16];
-        let mut buffer = Buffer::load(vec![(30, tag(3), 5), (10, tag(1), 5), (20, tag(2), 5)]);
-        assert_eq!((buffer.len(), buffer.bytes()), (3, 3 * row_bytes(5)));
-        assert!(buffer.remove(&tag(1)) && !buffer.remove(&tag(1)));
+    fn lots_go_with_their_last_frame() {
+        let mut buffer = Buffer::load(vec![loaded(1, 10, &[(1, 5), (2, 6), (3, 7)]), loaded(9, 10, &[(4, 5)])]);
+        assert_eq!((buffer.len(), buffer.bytes()), (4, row_bytes(5) * 2 + row_bytes(6) + row_bytes(7)));
+        assert_eq!(buffer.remove(&tag(2)), Some(Left::Tears(0)));
+        assert_eq!(buffer.remove(&tag(2)), None);
+        assert!(buffer.contains(&tag(1)) && !buffer.contains(&tag(2)));
+        assert_eq!(buffer.remove(&tag(4)), Some(Left::Nothing(tag(9))));
+        assert_eq!((buffer.mend(1), buffer.mend(0)), (None, Some(tag(1))));
+        assert_eq!(buffer.remove(&tag(1)), Some(Left::Tears(0)));
+        assert_eq!(buffer.lot_of(&tag(3)), Some(tag(1)));
+        assert_eq!(buffer.remove(&tag(3)), Some(Left::Nothing(tag(1))));
+        assert_eq!(buffer.mend(0), None);
+        assert_eq!((buffer.len(), buffer.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn lots_leave_in_the_order_of_their_age() {
+        let mut buffer = Buffer::load(vec![
+            loaded(3, 30, &[(30, 5)]),
+            loaded(1, 10, &[(10, 5)]),
+            loaded(2, 20, &[(20, 5), (21, 6)]),
+        ]);
+        assert!(buffer.remove(&tag(10)).is_some());
         let mut gone = Vec::new();
-        buffer.expire(30, |tag| gone.push(tag));
+        assert_eq!(buffer.expire(30, |lot| gone.push(lot)), 2);
         assert_eq!(gone, [tag(2)]);
         assert_eq!((buffer.len(), buffer.bytes()), (1, row_bytes(5)));
+        assert_eq!(buffer.expire(30, |_| unreachable!("it went before")), 0);
     }
 
     #[test]
-    fn acknowledged_rows_do_not_pile_up_behind_an_old_one() {
-        let mut buffer = Buffer::load(vec![(1, [0; 16], 0)]);
+    fn acknowledged_lots_do_not_pile_up_behind_an_old_one() {
+        let mut buffer = Buffer::load(vec![loaded(0, 1, &[(0, 0)])]);
         for i in 0..100_000_u128 {
             let tag = (i + 1).to_le_bytes();
-            buffer.insert(tag, 2, 100);
-            assert!(buffer.remove(&tag));
+            assert_eq!(buffer.insert(tag, 2, [(tag, 100)].into_iter()), 1);
+            assert!(buffer.remove(&tag).is_some());
         }
-        assert!(buffer.by_age.len() <= 2 + RUN);
+        assert!(buffer.by_age.len() <= 2 + GONE);
         assert_eq!((buffer.len(), buffer.bytes()), (1, row_bytes(0)));
     }
 }

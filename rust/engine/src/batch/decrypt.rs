@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use super::accounts::{RunAccounts, pairs, prekey_tag};
 use super::agreement::{Agreements, Material, first_roots, root_steps};
-use super::buffer::{Arrivals, Opens, Repeats};
+use super::arrivals::{Arrivals, Keeping, PutLot, Repeats};
 use super::engine::Engine;
 use super::plan::{Entry, Plan};
 use super::randomness::{Purpose, Randomness};
@@ -54,6 +54,8 @@ pub(super) struct Opened {
     /// One-time prekeys used up: account, id and by which row.
     pub(super) consumed: Vec<(u32, u32, u32)>,
     pub(super) changes: Changes,
+    /// What goes to the receive buffers.
+    pub(super) lots: Vec<PutLot>,
 }
 
 /// A frame that may be the next on its session's newest chain.
@@ -131,6 +133,7 @@ struct Run<'a> {
     receivers: Vec<Receiver>,
     used: HashSet<(u32, u32)>,
     repeats: Repeats,
+    keeping: Keeping,
     opened: Opened,
 }
 
@@ -143,6 +146,7 @@ pub(super) fn open<'a>(engine: &'a Engine, plan: &Plan<'_>, entries: &[Entry], i
         receivers: Vec::new(),
         used: HashSet::new(),
         repeats: Repeats::default(),
+        keeping: Keeping::default(),
         opened: Opened::default(),
     };
     let count = entries.iter().map(|entry| entry.rows as usize).sum();
@@ -164,9 +168,9 @@ impl<'a> Run<'a> {
         self.incoming.arrivals.settle(row, &mut self.opened.outcomes, &mut self.opened.bytes)
     }
 
-    /// The outcome of a row that was opened; its plaintext goes to the receive buffer, or what it `opens` by.
-    fn done(&mut self, outcome: Outcome, opens: Option<Opens<'_>>) {
-        self.incoming.arrivals.keep(&outcome, &self.opened.bytes, opens, &mut self.opened.changes);
+    /// The outcome of a row that was opened; its plaintext goes to the receive buffer, or the seed of what opens it.
+    fn done(&mut self, outcome: Outcome, seed: Option<&[u8; 32]>) {
+        self.incoming.arrivals.keep(outcome, seed, &mut self.keeping);
         self.opened.outcomes.push(outcome);
     }
 
@@ -214,17 +218,22 @@ impl<'a> Run<'a> {
         // A vector that grows leaves chain keys behind, and so does a sort that needs room of its own.
         self.opened.advanced.reserve_exact(next.len());
         if self.engine.durable() {
-            let kept = if self.incoming.arrivals.keeps() { records::LONGEST_SEALED } else { 0 };
-            let rows = next.len() * (1 + usize::from(kept > 0));
-            self.opened.changes.reserve_rows(rows, next.len() * (LONGEST_CHAIN + kept));
+            self.opened.changes.reserve_rows(next.len(), next.len() * LONGEST_CHAIN);
         }
+        let keeps = self.incoming.arrivals.keeps();
+        self.keeping = self.incoming.arrivals.keeping(next.len());
         next.sort_unstable_by_key(|next| (next.message.authenticated.len().div_ceil(64), next.row));
-        let mut chains = tile::column::<32>();
+        let (mut chains, mut seeds) = (tile::column::<32>(), tile::column::<32>());
         for tile in next.chunks_mut(TILE) {
             for (chain, next) in chains.iter_mut().zip(tile.iter()) {
                 *chain = *next.chain.key.expose();
             }
-            let keys = tile::step_to_keys(backend, &mut chains[..tile.len()]);
+            let (n, chains) = (tile.len(), &mut chains[..tile.len()]);
+            let keys = if keeps {
+                tile::step_to_seeds_and_keys(backend, chains, &mut seeds[..n])
+            } else {
+                tile::step_to_keys(backend, chains)
+            };
             for (chain, next) in chains.iter().zip(tile.iter_mut()) {
                 *next.chain.key.expose_mut() = *chain;
                 next.chain.index += 1;
@@ -247,7 +256,7 @@ impl<'a> Run<'a> {
                 self.opened.advanced.push((next.slot, chain));
                 let (status, kind, events) = (Status::Ok, Kind::Message, Events::default());
                 let outcome = Outcome { row: next.row, status, kind, events, start, len };
-                self.done(outcome, Some((&keys.cipher[lane], &keys.iv[lane])));
+                self.done(outcome, keeps.then_some(&seeds[lane]));
             }
         }
         rest.sort_unstable();
@@ -675,6 +684,8 @@ impl<'a> Run<'a> {
         let changed =
             self.receivers.iter_mut().map(|Receiver { slot, key, dirty, peer, .. }| (*slot, *key, *dirty, peer));
         self.engine.put_peers(&mut self.opened.changes, changed);
+        let Opened { bytes, changes, lots, .. } = &mut self.opened;
+        *lots = self.incoming.arrivals.put(self.keeping, bytes, changes);
         self.opened.changed.extend(self.receivers.into_iter().map(|receiver| (receiver.slot, receiver.peer)));
         self.opened
     }

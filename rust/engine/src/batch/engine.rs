@@ -12,7 +12,7 @@ use std::time::Instant;
 use interlane_lanes::{Backend, public};
 
 use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
-use super::buffer::BufferLimits;
+use super::buffer::{Acknowledged, BufferLimits};
 use super::columns::Columns;
 use super::decrypt::{self, Incoming, Stock};
 use super::encrypt;
@@ -185,8 +185,8 @@ pub struct Engine {
     buffer_limits: Option<BufferLimits>,
     /// How many rows the receive buffers have, all together.
     buffered: AtomicU64,
-    /// Rows of receive buffers that go with the next commit.
-    acknowledged: Mutex<Vec<Key>>,
+    /// Rows of receive buffers that change with the next commit.
+    acknowledged: Mutex<Acknowledged>,
     closed: AtomicBool,
     process: AtomicU32,
     encrypted: AtomicU64,
@@ -329,8 +329,8 @@ impl Engine {
         self.roll.standings_mut()
     }
 
-    /// Rows of receive buffers that go with the next commit.
-    pub(super) fn acknowledged(&self) -> MutexGuard<'_, Vec<Key>> {
+    /// Rows of receive buffers that change with the next commit.
+    pub(super) fn acknowledged(&self) -> MutexGuard<'_, Acknowledged> {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -980,12 +980,14 @@ impl Engine {
         });
         let (mut results, mut changes) = (Vec::with_capacity(runs.len()), Changes::default());
         let (mut advanced, mut changed, mut consumed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lots = Vec::new();
         for run in runs {
             results.push((run.outcomes, run.bytes));
             changes.append(run.changes);
             advanced.push(run.advanced);
             changed.extend(run.changed);
             consumed.extend(run.consumed);
+            lots.extend(run.lots);
         }
         let committed = self.commit(changes, &sessions(&changed))?;
         self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
@@ -1009,7 +1011,7 @@ impl Engine {
                 rows.events[row as usize] |= Events::STOCK_LOW.0;
             }
         }
-        self.note_arrivals(&arrivals, &mut rows);
+        self.note_arrivals(&arrivals, &lots, &mut rows);
         self.count(&rows, Some(&self.decrypted));
         Ok(rows)
     }

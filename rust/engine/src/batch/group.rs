@@ -9,7 +9,7 @@ use interlane_lanes::kernels::xeddsa::{EncodeOwn, Expand, Sign, Verify};
 use interlane_lanes::{TILE, public};
 
 use super::accounts::{AccountId, pairs};
-use super::buffer::{Arrivals, Repeats};
+use super::arrivals::{Arrivals, Keeping, PutLot, Repeats};
 use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
 use super::lease::{self, Ahead, ChainAt, Copied, Marks, Rest};
 use super::plan::{Claims, Entry, Plan};
@@ -155,8 +155,10 @@ struct Ended {
     bytes: Bytes,
     scratches: Vec<Scratch>,
     repeats: Repeats,
+    keeping: Keeping,
     /// What goes to the receive buffers.
     kept: Changes,
+    lots: Vec<PutLot>,
 }
 
 /// What a group call puts in the store.
@@ -665,11 +667,12 @@ impl Engine {
             (key.account, key.tag)
         };
         let arrivals = self.arrivals(&plan, frames, owner, |_| Kind::SenderKeyMessage as u8)?;
-        let runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
+        let mut runs = self.over_the_cores(&plan.runs(self.threads(), LEAST_ROWS), |part| {
             self.open_group(&plan, &plan.entries[part], frames, &arrivals)
         });
+        let lots: Vec<PutLot> = runs.iter_mut().flat_map(|run| take(&mut run.lots)).collect();
         let mut rows = self.end(handles.len(), &plan, runs, false)?;
-        self.note_arrivals(&arrivals, &mut rows);
+        self.note_arrivals(&arrivals, &lots, &mut rows);
         self.count(&rows, Some(self.decrypted()));
         Ok(rows)
     }
@@ -710,6 +713,8 @@ impl Engine {
                 self.open_group_tile(tile, arrivals, &mut ended);
             }
         }
+        let Ended { keeping, bytes, kept, lots, .. } = &mut ended;
+        *lots = arrivals.put(take(keeping), bytes, kept);
         ended
     }
 
@@ -794,7 +799,7 @@ impl Engine {
             commit_attempt(attempt, &mut ended.scratches[attempt.incoming.scratch]);
             let (status, kind, events) = (Status::Ok, Kind::SenderKeyMessage, Events::default());
             let outcome = Outcome { row, status, kind, events, start, len };
-            arrivals.keep(&outcome, &ended.bytes, None, &mut ended.kept);
+            arrivals.keep(outcome, None, &mut ended.keeping);
             ended.repeats.note(arrivals, outcome);
             ended.outcomes.push(outcome);
         }

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod agreement;
+mod arrivals;
 mod buffer;
 mod columns;
 mod decrypt;
@@ -10,6 +11,7 @@ mod encrypt;
 mod engine;
 mod group;
 mod lease;
+mod lot_record;
 mod plan;
 mod randomness;
 mod records;

@@ -3,9 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::rows::Kind as RowKind;
 use super::session_record::{self, Chain, Read};
-use crate::error::{Error, Events};
+use crate::error::Error;
 use crate::ratchet::{ChainKey, OwnSenderKey, Peer, SenderKeyStates, Session};
 use crate::store::{Changes, Key, Kind};
 
@@ -69,110 +68,6 @@ pub(crate) fn put_receiving(changes: &mut Changes, key: Key, ratchet_key: &[u8; 
 fn put_chain(changes: &mut Changes, key: Key, ratchet_key: &[u8; 32], chain: &ChainKey) {
     changes.reserve(session_record::LONGEST_CHAIN);
     changes.put(key, |bytes| session_record::write_chain(ratchet_key, chain, bytes));
-}
-
-/// A row of the receive buffer.
-pub(crate) struct Kept<'a> {
-    /// When, in seconds.
-    pub(crate) at: u64,
-    pub(crate) kind: RowKind,
-    pub(crate) events: Events,
-    pub(crate) text: KeptText<'a>,
-}
-
-/// How a plaintext is kept: as it is, or as what opens its frame, which comes again with the redelivery.
-#[derive(Clone, Copy)]
-pub(crate) enum KeptText<'a> {
-    Plain(&'a [u8]),
-    /// Of a [`RowKind::Message`]; the plaintext has so many bytes.
-    Sealed {
-        len: usize,
-        key: &'a [u8; 32],
-        iv: &'a [u8; 16],
-    },
-}
-
-/// Set in a kept row's kind where its text is sealed.
-const SEALED: u8 = 0x80;
-
-/// Bytes of a buffered row before its text.
-const BUFFERED_HEAD: usize = 8 + 1 + 1;
-
-/// Bytes of a sealed text's length, key and IV.
-const SEALED_TEXT: usize = 4 + 32 + 16;
-
-/// Bytes that a kept row of a sealed text takes at most.
-pub(crate) const LONGEST_SEALED: usize = BUFFERED_HEAD + SEALED_TEXT;
-
-impl<'a> KeptText<'a> {
-    /// Whichever is shorter.
-    pub(crate) fn shorter(plain: &'a [u8], key: &'a [u8; 32], iv: &'a [u8; 16]) -> Self {
-        if plain.len() > SEALED_TEXT { Self::Sealed { len: plain.len(), key, iv } } else { Self::Plain(plain) }
-    }
-
-    /// Bytes of the plaintext.
-    pub(crate) fn len(&self) -> usize {
-        match *self {
-            Self::Plain(text) => text.len(),
-            Self::Sealed { len, .. } => len,
-        }
-    }
-}
-
-/// Appends a row of the receive buffer, in a buffer that has room:
-///
-/// ```text
-/// when it was kept, 8 bytes ‖ kind ‖ events ‖ plaintext
-/// when it was kept, 8 bytes ‖ kind + 128 ‖ events ‖ length of the plaintext, 4 bytes ‖ AES key ‖ IV
-/// ```
-pub(crate) fn write_buffered(kept: &Kept<'_>, bytes: &mut Vec<u8>) {
-    bytes.extend_from_slice(&kept.at.to_le_bytes());
-    match kept.text {
-        KeptText::Plain(text) => {
-            bytes.extend_from_slice(&[kept.kind as u8, kept.events.0]);
-            bytes.extend_from_slice(text);
-        }
-        KeptText::Sealed { len, key, iv } => {
-            bytes.extend_from_slice(&[kept.kind as u8 | SEALED, kept.events.0]);
-            let len = u32::try_from(len).expect("a frame is shorter than its limit");
-            bytes.extend_from_slice(&len.to_le_bytes());
-            bytes.extend_from_slice(key);
-            bytes.extend_from_slice(iv);
-        }
-    }
-}
-
-/// Puts a row of the receive buffer.
-pub(crate) fn put_buffered(changes: &mut Changes, key: Key, kept: &Kept<'_>) {
-    changes.reserve(BUFFERED_HEAD + kept.text.len().max(SEALED_TEXT));
-    changes.put(key, |bytes| write_buffered(kept, bytes));
-}
-
-/// Puts a row of the receive buffer of which the store has none.
-pub(crate) fn put_new_buffered(changes: &mut Changes, key: Key, kept: &Kept<'_>) {
-    changes.reserve(BUFFERED_HEAD + kept.text.len().max(SEALED_TEXT));
-    changes.put_new(key, |bytes| write_buffered(kept, bytes));
-}
-
-/// Reads a row of the receive buffer.
-pub(crate) fn get_buffered(body: &[u8]) -> Result<Kept<'_>, Error> {
-    read_buffered(body).ok_or_else(damaged)
-}
-
-fn read_buffered(body: &[u8]) -> Option<Kept<'_>> {
-    let (at, rest) = body.split_first_chunk()?;
-    let (&[kind, events], rest) = rest.split_first_chunk()?;
-    let text = if kind & SEALED == 0 {
-        KeptText::Plain(rest)
-    } else {
-        let (len, rest) = rest.split_first_chunk()?;
-        let (key, iv) = rest.split_first_chunk()?;
-        KeptText::Sealed { len: u32::from_le_bytes(*len) as usize, key, iv: iv.try_into().ok()? }
-    };
-    let kinds = [RowKind::Message, RowKind::PrekeyMessage, RowKind::SenderKeyMessage];
-    let kind = kinds.into_iter().find(|&of| of as u8 == kind & !SEALED)?;
-    let opens = kind == RowKind::Message || matches!(text, KeptText::Plain(_));
-    opens.then_some(Kept { at: u64::from_le_bytes(*at), kind, events: Events(events), text })
 }
 
 /// Which of a peer's rows are to be written.
@@ -316,42 +211,4 @@ fn get_owned<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 /// The address in a peer's row.
 pub(crate) fn address(body: &[u8]) -> Result<String, Error> {
     Ok(get::<PeerRecord<'_>>(body)?.address.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kept_rows_survive_their_records_and_are_the_shorter_ones() {
-        let (key, iv) = ([3; 32], [4; 16]);
-        for len in [0, 1, SEALED_TEXT, SEALED_TEXT + 1, 256, 70_000] {
-            let plain = vec![9; len];
-            for text in [KeptText::Plain(&plain), KeptText::shorter(&plain, &key, &iv)] {
-                let kept = Kept { at: 1 << 40, kind: RowKind::Message, events: Events(5), text };
-                let mut body = Vec::new();
-                write_buffered(&kept, &mut body);
-                let Ok(found) = get_buffered(&body) else { panic!("{len}") };
-                assert_eq!(
-                    (found.at, found.kind, found.events, found.text.len()),
-                    (1 << 40, kept.kind, Events(5), len)
-                );
-                match (found.text, text) {
-                    (KeptText::Plain(found), KeptText::Plain(_)) => assert_eq!(found, plain),
-                    (KeptText::Sealed { key: found_key, iv: found_iv, .. }, KeptText::Sealed { .. }) => {
-                        assert_eq!((found_key, found_iv, body.len()), (&key, &iv, LONGEST_SEALED));
-                        assert!(len > SEALED_TEXT);
-                        assert!((0..body.len()).all(|cut| get_buffered(&body[..cut]).is_err()));
-                        // The frame of another kind does not open so.
-                        body[8] = RowKind::PrekeyMessage as u8 | SEALED;
-                        assert!(get_buffered(&body).is_err());
-                    }
-                    _ => panic!("{len}: kept in one way, read in the other"),
-                }
-            }
-        }
-        for bad in [&[][..], &[0; 9], &[0; 10], &[&[0; 8][..], &[RowKind::Distribution as u8, 0]].concat()] {
-            assert!(get_buffered(bad).is_err());
-        }
-    }
 }

@@ -159,7 +159,7 @@ pub(super) fn read(record: &[u8]) -> Option<Read> {
         }
         session.receiving.push(chain);
     }
-    rest.0.is_empty().then_some(Read { session, trusts })
+    rest.is_empty().then_some(Read { session, trusts })
 }
 
 /// The newest key of a chain, and what tells it from other chains.
@@ -192,7 +192,7 @@ impl Chain {
         *chain.key.key.expose_mut() = *rest.key()?;
         chain.told_by = *rest.take()?;
         chain.key.index = rest.number()?;
-        rest.0.is_empty().then_some(chain)
+        rest.is_empty().then_some(chain)
     }
 }
 
@@ -204,7 +204,8 @@ pub(super) fn write_chain(ratchet_key: &[u8; KEY], chain: &ChainKey, record: &mu
     put_number(record, chain.index);
 }
 
-fn put_number(record: &mut Vec<u8>, mut number: u64) {
+/// Appends a number, 7 bits a byte.
+pub(super) fn put_number(record: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         record.push(number as u8 | 0x80);
         number >>= 7;
@@ -212,12 +213,22 @@ fn put_number(record: &mut Vec<u8>, mut number: u64) {
     record.push(number as u8);
 }
 
-/// What is still to be read.
-struct Rest<'a>(&'a [u8]);
+/// What is still to be read of a record.
+pub(super) struct Rest<'a>(pub(super) &'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(super) fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
     }
@@ -226,7 +237,7 @@ impl<'a> Rest<'a> {
         self.take()
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
         self.take().map(|&[byte]| byte)
     }
 
@@ -243,7 +254,7 @@ impl<'a> Rest<'a> {
         None
     }
 
-    fn small(&mut self) -> Option<u32> {
+    pub(super) fn small(&mut self) -> Option<u32> {
         self.number()?.try_into().ok()
     }
 }

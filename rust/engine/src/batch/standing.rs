@@ -275,14 +275,15 @@ impl Engine {
             // Of an account that was deleted meanwhile, nothing is left that could go; one that is away has its buffer
             // read again.
             let standings = self.standings();
-            acknowledged.retain(|key| standings.here(key.account).is_ok());
+            acknowledged.retain(|account| standings.here(account).is_ok());
         }
-        changes.delete_before(&acknowledged);
         // An account that went away while this call computed may be the store's again by now, with another state: what
         // counts is whether the engine has it, for it is not called back before this call has ended.
         changes.leave_out(&self.refused(&accounts).0.into_iter().map(|(id, _)| id).collect());
         self.leases.begin(chains);
-        let done = if changes.is_empty() { Ok(()) } else { store.commit(changes) };
+        let done = self
+            .put_acknowledged(store.as_mut(), &acknowledged, &mut changes)
+            .and_then(|()| if changes.is_empty() { Ok(()) } else { store.commit(changes) });
         if done.is_err() {
             self.leases.undo(chains);
             self.acknowledged().extend(acknowledged);

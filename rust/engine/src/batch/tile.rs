@@ -177,6 +177,12 @@ pub(crate) fn step_to_keys(backend: Backend, chains: &mut [[u8; 32]]) -> TileKey
     split_keys(&bytes[..n])
 }
 
+/// The same where the seeds are kept, too.
+pub(crate) fn step_to_seeds_and_keys(backend: Backend, chains: &mut [[u8; 32]], seeds: &mut [[u8; 32]]) -> TileKeys {
+    backend.run(chain::Step { chains, seeds: &mut *seeds });
+    message_keys(backend, seeds)
+}
+
 fn split_keys(bytes: &[[u8; MESSAGE_KEY_BYTES]]) -> TileKeys {
     let mut keys = TileKeys { cipher: column(), mac: column(), iv: column() };
     for (lane, bytes) in bytes.iter().enumerate() {

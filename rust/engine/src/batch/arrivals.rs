@@ -1,0 +1,466 @@
+//! The rows of a call that receives, where there is a receive buffer: which frames they are, which of them came before,
+//! and what is kept of those that are opened.
+//!
+//! A frame is known by a tag. It is the tag of ChaCha20-Poly1305 (RFC 8439 §2.8) under the account's frame key, for an
+//! empty text with the frame as associated data:
+//!
+//! ```text
+//! nonce = kind of the frame ‖ 11 bytes of its sender's tag
+//! tag   = Poly1305(r, s, frame ‖ zeros ‖ lengths),  r ‖ s = ChaCha20(frame key, counter 0, nonce)
+//! ```
+//!
+//! So one sender's frame is not another's, and two frames of a sender have one tag with a probability of 2^-83 (for
+//! frames of 16 MiB; the shorter, the less), for whoever does not know *r*. A key of Poly1305 must not serve twice where tags
+//! can be seen. These are seen by nobody: they are in memory, and in the store in what is sealed.
+//!
+//! Of the usual frame, the next one on its chain, not the plaintext is kept but the seed of the key that opens it, where that
+//! is shorter: a frame that is delivered again brings its ciphertext along, and the tag says that it is the same one. So a row
+//! takes some 50 bytes of the journal, however long the message is.
+
+use std::ops::Range;
+
+use hashbrown::HashMap;
+use interlane_lanes::TILE;
+use interlane_lanes::kernels::chacha20poly1305::Seal;
+use interlane_lanes::kernels::hmac::Hmac;
+
+use super::accounts::RunAccounts;
+use super::buffer::{Expired, row_bytes};
+use super::engine::Engine;
+use super::lot_record::{self, Kept, KeptText, LOT_HEAD, Lot, TAG};
+use super::plan::Plan;
+use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
+use super::tile;
+use crate::bytes::Bytes;
+use crate::error::{Error, Events, Status};
+use crate::limits::{LOT_BYTES, LOT_FRAMES};
+use crate::machine::{now, random};
+use crate::secret::SecretColumn;
+use crate::store::{Changes, Key, Kind as RowKind};
+use crate::wire::SignalMessage;
+
+/// Rows whose tags one core makes at a time.
+const RUN: usize = 1_024;
+
+/// A row that ends before it is tried.
+enum Settled {
+    /// Its plaintext is so many of [`Arrivals::texts`], from there on.
+    Redelivered {
+        kind: Kind,
+        events: Events,
+        start: usize,
+        len: usize,
+    },
+    Full,
+}
+
+/// The rows of a call that receives: which frames they are, and which of them were received before.
+pub(crate) struct Arrivals<'e> {
+    accounts: RunAccounts<'e>,
+    /// For each row, its account's place. Empty where nothing is buffered: then no row is looked at.
+    owners: Vec<Option<usize>>,
+    /// The rows of each account, one account after the other: so that each buffer is locked once.
+    by_owner: Vec<u32>,
+    tags: Vec<[u8; TAG]>,
+    settled: HashMap<u32, Settled>,
+    /// The plaintexts of rows that are given out again.
+    texts: Bytes,
+    /// Whether what is opened is kept.
+    keeps: bool,
+    /// What the tags of the call's lots begin with; a row of theirs follows.
+    lots_begin: [u8; TAG - 4],
+    now: u64,
+    /// Of accounts by their places.
+    reserved: Vec<(usize, u64)>,
+}
+
+impl Drop for Arrivals<'_> {
+    fn drop(&mut self) {
+        for &(place, bytes) in &self.reserved {
+            self.accounts[place].buffer().reserved -= bytes;
+        }
+    }
+}
+
+impl Engine {
+    /// Looks the frames of a planned call up. `owner` gives a slot's account and tag, `kind` a row's kind of frame.
+    pub(super) fn arrivals<'a>(
+        &'a self,
+        plan: &'a Plan<'_>,
+        frames: Packed<'_>,
+        owner: impl Fn(u32) -> (u32, [u8; TAG]),
+        kind: impl Fn(usize) -> u8 + Sync,
+    ) -> Result<Arrivals<'a>, Error> {
+        let mut arrivals = Arrivals {
+            accounts: self.accounts_of_run(plan),
+            owners: Vec::new(),
+            by_owner: Vec::new(),
+            tags: Vec::new(),
+            settled: HashMap::new(),
+            texts: Bytes::default(),
+            keeps: self.buffer_limits().is_some(),
+            lots_begin: Default::default(),
+            now: now(),
+            reserved: Vec::new(),
+        };
+        if !arrivals.keeps && !self.buffers_anything() {
+            return Ok(arrivals);
+        }
+        random(&mut arrivals.lots_begin)?;
+        let n = frames.len();
+        arrivals.owners.resize(n, None);
+        let mut nonces = vec![[0; 12]; n];
+        for entry in &plan.entries {
+            let (account, sender) = owner(entry.slot);
+            let place = arrivals.accounts.find(account).ok();
+            for row in plan.rows_of(entry).map(|row| row as usize) {
+                arrivals.owners[row] = place;
+                nonces[row][0] = kind(row);
+                nonces[row][1..].copy_from_slice(&sender[..11]);
+            }
+        }
+        arrivals.by_owner = by_owner(&arrivals.owners);
+        let parts: Vec<Range<usize>> = (0..n).step_by(RUN).map(|start| start..(start + RUN).min(n)).collect();
+        let made = self.over_the_cores(&parts, |part| {
+            let rows: Vec<usize> = part.filter(|&row| arrivals.owners[row].is_some()).collect();
+            let account = |&row: &usize| &arrivals.accounts[arrivals.owners[row].expect("the others were left out")];
+            let mut tags = vec![[0; TAG]; rows.len()];
+            self.backend.run(Seal {
+                keys: &SecretColumn::copy_of(rows.iter().map(|row| account(row).frame_key())),
+                nonces: &rows.iter().map(|&row| nonces[row]).collect::<Vec<_>>(),
+                associated: &rows.iter().map(|&row| frames.row(row)).collect::<Vec<_>>(),
+                rows: &mut tags.iter_mut().map(|tag| &mut tag[..]).collect::<Vec<_>>(),
+            });
+            (rows, tags)
+        });
+        arrivals.tags.resize(n, [0; TAG]);
+        for (row, tag) in made.iter().flat_map(|(rows, tags)| rows.iter().zip(tags)) {
+            arrivals.tags[*row] = *tag;
+        }
+        self.find_older(&mut arrivals, plan, frames, owner, kind);
+        self.settle_known(&mut arrivals, frames)?;
+        Ok(arrivals)
+    }
+
+    /// Gives rows that are buffered in the older form the tags that they have there:
+    ///
+    /// ```text
+    /// HMAC-SHA256(account's tag key, row kind ‖ frame kind ‖ tag of its sender ‖ frame), 16 bytes
+    /// ```
+    fn find_older(
+        &self,
+        arrivals: &mut Arrivals<'_>,
+        plan: &Plan<'_>,
+        frames: Packed<'_>,
+        owner: impl Fn(u32) -> (u32, [u8; TAG]),
+        kind: impl Fn(usize) -> u8,
+    ) {
+        let Arrivals { accounts, by_owner, owners, tags, .. } = arrivals;
+        let older: Vec<usize> = of_each(by_owner, owners)
+            .map(|(place, _)| place)
+            .filter(|&place| accounts[place].buffer().has_older())
+            .collect();
+        if older.is_empty() {
+            return;
+        }
+        for entry in &plan.entries {
+            let (_, sender) = owner(entry.slot);
+            for row in plan.rows_of(entry).map(|row| row as usize) {
+                let Some(place) = owners[row].filter(|place| older.contains(place)) else { continue };
+                let account = &accounts[place];
+                let mut head = [RowKind::Buffered as u8; 2 + TAG];
+                head[1] = kind(row);
+                head[2..].copy_from_slice(&sender);
+                let mut hash = [[0; 32]];
+                self.backend.run(Hmac {
+                    keys: &SecretColumn::copy_of(std::iter::once(account.tag_key())),
+                    heads: &[&head],
+                    tails: &[frames.row(row)],
+                    out: &mut hash,
+                });
+                let tag = hash[0].first_chunk().expect("16 of 32");
+                if account.buffer().contains(tag) {
+                    tags[row] = *tag;
+                }
+            }
+        }
+    }
+
+    /// Finds the rows that are in the buffer, and those for which it has no room.
+    fn settle_known(&self, arrivals: &mut Arrivals<'_>, frames: Packed<'_>) -> Result<(), Error> {
+        // The rows of the store that have them, with the rows of the call.
+        let mut known: Vec<(Key, u32)> = Vec::new();
+        let mut expired = Expired::default();
+        for (place, rows) in of_each(&arrivals.by_owner, &arrivals.owners) {
+            let account = &arrivals.accounts[place];
+            let mut buffer = account.buffer();
+            self.expire_buffered(account, &mut buffer, arrivals.now, &mut expired);
+            let mut reserved = 0;
+            for &row in rows {
+                if let Some(lot) = buffer.lot_of(&arrivals.tags[row as usize]) {
+                    known.push((account.key(RowKind::Buffered, lot), row));
+                } else if let Some(limits) = self.buffer_limits() {
+                    let bytes = row_bytes(frames.row(row as usize).len());
+                    if buffer.bytes() + buffer.reserved + reserved + bytes > limits.bytes {
+                        arrivals.settled.insert(row, Settled::Full);
+                    } else {
+                        reserved += bytes;
+                    }
+                }
+            }
+            buffer.reserved += reserved;
+            arrivals.reserved.push((place, reserved));
+        }
+        self.free_buffered(expired.rows, expired.frames)?;
+        if known.is_empty() {
+            return Ok(());
+        }
+        known.sort_unstable();
+        let of_lots: Vec<&[(Key, u32)]> = known.chunk_by(|(one, _), (next, _)| one == next).collect();
+        let keys: Vec<Key> = of_lots.iter().map(|rows| rows[0].0).collect();
+        let (mut sealed, mut seeds) = (Vec::with_capacity(known.len()), SecretColumn::zeroes(known.len()));
+        self.load(&keys, &mut |at, body| {
+            let Lot { frames: kept, .. } = Lot::read(keys[at].tag, body)?;
+            for &(_, row) in of_lots[at] {
+                let tag = &arrivals.tags[row as usize];
+                let Some(Kept { kind, events, text, .. }) = kept.iter().find(|kept| kept.tag == *tag) else { continue };
+                let (kind, events) = (*kind, *events);
+                match *text {
+                    KeptText::Plain(text) => {
+                        let (start, len) = (arrivals.texts.len(), text.len());
+                        arrivals.texts.reserve(len);
+                        arrivals.texts.extend_from_slice(text);
+                        arrivals.settled.insert(row, Settled::Redelivered { kind, events, start, len });
+                    }
+                    KeptText::Sealed { len, seed } => {
+                        seeds[sealed.len()] = *seed;
+                        sealed.push((row, events, len));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        self.open_again(arrivals, frames, &sealed, &seeds)
+    }
+
+    /// Opens frames of which the seed was kept: row, events and the plaintext's length.
+    fn open_again(
+        &self,
+        arrivals: &mut Arrivals<'_>,
+        frames: Packed<'_>,
+        sealed: &[(u32, Events, usize)],
+        seeds: &[[u8; 32]],
+    ) -> Result<(), Error> {
+        for (rows, seeds) in sealed.chunks(TILE).zip(seeds.chunks(TILE)) {
+            let keys = tile::message_keys(self.backend, &seeds[..rows.len()]);
+            let mut ciphertexts = [None; TILE];
+            for (ciphertext, &(row, ..)) in ciphertexts.iter_mut().zip(rows) {
+                // Parsed as it was when it came first, for it is the same frame.
+                *ciphertext = SignalMessage::parse(frames.row(row as usize)).map(|message| message.ciphertext);
+            }
+            let texts = &mut arrivals.texts;
+            let opened = tile::open(self.backend, &keys.cipher, &keys.iv, &ciphertexts, texts, |text| Some(text.len()));
+            for (&(row, events, len), opened) in rows.iter().zip(opened) {
+                // Behind the plaintext there may be message padding.
+                let (start, _) = opened.filter(|&(_, padded)| len <= padded).ok_or_else(super::records::damaged)?;
+                arrivals.settled.insert(row, Settled::Redelivered { kind: Kind::Message, events, start, len });
+            }
+        }
+        Ok(())
+    }
+
+    /// After the commit: notes what was kept, and gives the rows what they are acknowledged by.
+    pub(super) fn note_arrivals(&self, arrivals: &Arrivals<'_>, lots: &[PutLot], rows: &mut Rows) {
+        let is = |rows: &Rows, row: usize, status: Status| rows.status[row] == status as u8;
+        rows.buffered.reserve(arrivals.by_owner.len());
+        for (row, (&tag, &owner)) in arrivals.tags.iter().zip(&arrivals.owners).enumerate() {
+            let Some(place) = owner else { continue };
+            if is(rows, row, Status::Redelivered) || (arrivals.keeps && is(rows, row, Status::Ok)) {
+                rows.buffered.push(Buffered { row: row as u32, account: arrivals.accounts[place].id, tag });
+            }
+        }
+        let mut kept = 0;
+        for lot in lots {
+            // An account that is refused is so in whole.
+            let put = lot.rows.iter().map(|&row| row as usize).filter(|&row| is(rows, row, Status::Ok));
+            let frames = put.map(|row| (arrivals.tags[row], (rows.offsets[row + 1] - rows.offsets[row]) as usize));
+            kept += arrivals.accounts[lot.owner].buffer().insert(lot.tag, arrivals.now, frames);
+        }
+        self.note_buffered(kept);
+    }
+}
+
+/// What a run has opened and is to be kept.
+#[derive(Default)]
+pub(super) struct Keeping {
+    rows: Vec<ToKeep>,
+    seeds: SecretColumn<32>,
+    seeds_used: usize,
+}
+
+struct ToKeep {
+    owner: usize,
+    outcome: Outcome,
+    /// Which of the seeds opens it.
+    seed: Option<usize>,
+}
+
+/// A lot that a call puts in the store: its account's place, its row's tag, and the call's rows that are in it.
+pub(super) struct PutLot {
+    owner: usize,
+    tag: [u8; TAG],
+    rows: Vec<u32>,
+}
+
+impl Arrivals<'_> {
+    /// Ends a row that was received before, or for which there is no room; whether it did.
+    pub(super) fn settle(&self, row: u32, outcomes: &mut Vec<Outcome>, bytes: &mut Bytes) -> bool {
+        match self.settled.get(&row) {
+            None => return false,
+            Some(Settled::Full) => outcomes.push(Outcome::failed(row, Status::BufferFull)),
+            Some(&Settled::Redelivered { kind, events, start: from, len }) => {
+                let (start, status) = (bytes.len(), Status::Redelivered);
+                bytes.reserve(len);
+                bytes.extend_from_slice(&self.texts[from..from + len]);
+                outcomes.push(Outcome { row, status, kind, events, start, len });
+            }
+        }
+        true
+    }
+
+    /// Whether what is opened is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    /// Room for `usual` rows that are kept by their seeds.
+    pub(super) fn keeping(&self, usual: usize) -> Keeping {
+        let usual = if self.keeps { usual } else { 0 };
+        Keeping { rows: Vec::with_capacity(usual), seeds: SecretColumn::zeroes(usual), seeds_used: 0 }
+    }
+
+    /// Notes a row that is to be kept. Of the next frame of a chain the seed is known, for which there is room.
+    pub(super) fn keep(&self, outcome: Outcome, seed: Option<&[u8; 32]>, keeping: &mut Keeping) {
+        let (true, Some(owner)) = (self.keeps, self.owner(outcome.row)) else { return };
+        let seed = seed.map(|seed| {
+            let at = keeping.seeds_used;
+            keeping.seeds[at] = *seed;
+            keeping.seeds_used += 1;
+            at
+        });
+        keeping.rows.push(ToKeep { owner, outcome, seed });
+    }
+
+    /// Puts what is to be kept in lots, in the transaction that makes it so; `bytes` are the run's.
+    pub(super) fn put(&self, mut keeping: Keeping, bytes: &[u8], changes: &mut Changes) -> Vec<PutLot> {
+        keeping.rows.sort_by_key(|row| row.owner);
+        let Keeping { rows, seeds, .. } = &keeping;
+        let mut lots = Vec::with_capacity(rows.len().div_ceil(LOT_FRAMES));
+        let mut rest = &rows[..];
+        while let Some(&ToKeep { owner, outcome: Outcome { row, .. }, .. }) = rest.first() {
+            let (mut n, mut size) = (0, LOT_HEAD);
+            for row in rest.iter().take(LOT_FRAMES).take_while(|row| row.owner == owner) {
+                let larger = size + self.kept(row, seeds, bytes).most();
+                if n > 0 && larger > LOT_BYTES {
+                    break;
+                }
+                (n, size) = (n + 1, larger);
+            }
+            let (of_lot, behind) = rest.split_at(n);
+            let tag = self.lot_tag(row);
+            changes.reserve(size);
+            changes.put_new(self.accounts[owner].key(RowKind::Buffered, tag), |lot| {
+                lot_record::begin(self.now, lot);
+                of_lot.iter().for_each(|row| self.kept(row, seeds, bytes).write(lot));
+            });
+            lots.push(PutLot { owner, tag, rows: of_lot.iter().map(|row| row.outcome.row).collect() });
+            rest = behind;
+        }
+        lots
+    }
+
+    fn kept<'a>(&self, row: &ToKeep, seeds: &'a [[u8; 32]], bytes: &'a [u8]) -> Kept<'a> {
+        let Outcome { row: number, kind, events, start, len, .. } = row.outcome;
+        let plain = &bytes[start..start + len];
+        let text = match row.seed {
+            Some(at) => KeptText::shorter(plain, &seeds[at]),
+            None => KeptText::Plain(plain),
+        };
+        Kept { tag: self.tags[number as usize], kind, events, text }
+    }
+
+    /// The tag of the row of the lot that begins with a row of the call: no other lot has it.
+    fn lot_tag(&self, row: u32) -> [u8; TAG] {
+        let mut tag = [0; TAG];
+        tag[..TAG - 4].copy_from_slice(&self.lots_begin);
+        tag[TAG - 4..].copy_from_slice(&row.to_be_bytes());
+        tag
+    }
+
+    fn owner(&self, row: u32) -> Option<usize> {
+        self.owners.get(row as usize).copied().flatten()
+    }
+}
+
+/// The rows that have an owner, those of each one after the other and in order.
+fn by_owner(owners: &[Option<usize>]) -> Vec<u32> {
+    let mut begins = vec![0; owners.iter().flatten().max().map_or(0, |&last| last + 2)];
+    for &owner in owners.iter().flatten() {
+        begins[owner + 1] += 1;
+    }
+    for owner in 1..begins.len() {
+        begins[owner] += begins[owner - 1];
+    }
+    let mut sorted = vec![0; begins.last().copied().unwrap_or(0)];
+    for (row, owner) in owners.iter().enumerate() {
+        if let &Some(owner) = owner {
+            sorted[begins[owner]] = row as u32;
+            begins[owner] += 1;
+        }
+    }
+    sorted
+}
+
+/// Each owner that [`by_owner`] found, and its rows.
+fn of_each<'a>(sorted: &'a [u32], owners: &'a [Option<usize>]) -> impl Iterator<Item = (usize, &'a [u32])> {
+    let owner = |row: u32| owners[row as usize];
+    let groups = sorted.chunk_by(move |&one, &next| owner(one) == owner(next));
+    groups.filter_map(move |rows| Some((owner(rows[0])?, rows)))
+}
+
+/// The frames that a run has opened on sessions with several rows: a frame may come twice in one call.
+#[derive(Default)]
+pub(super) struct Repeats(HashMap<[u8; TAG], Outcome>);
+
+impl Repeats {
+    /// Notes a row that was opened.
+    pub(super) fn note(&mut self, arrivals: &Arrivals<'_>, outcome: Outcome) {
+        if arrivals.keeps && arrivals.owner(outcome.row).is_some() {
+            self.0.insert(arrivals.tags[outcome.row as usize], outcome);
+        }
+    }
+
+    /// How a row ends whose frame was opened before in this call.
+    pub(super) fn of(&self, arrivals: &Arrivals<'_>, row: u32) -> Option<Outcome> {
+        let first = self.0.get(arrivals.tags.get(row as usize)?)?;
+        Some(Outcome { row, status: Status::Redelivered, ..*first })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_put_together_by_their_owners() {
+        for (owners, expected) in [
+            (&[][..], &[][..]),
+            (&[None, None], &[]),
+            (&[Some(2), None, Some(0), Some(2), Some(0)], &[(0, &[2, 4][..]), (2, &[0, 3])]),
+            (&[Some(0), Some(0), None], &[(0, &[0, 1])]),
+        ] {
+            let sorted = by_owner(owners);
+            assert_eq!(of_each(&sorted, owners).collect::<Vec<_>>(), expected);
+        }
+    }
+}
