@@ -96,7 +96,7 @@ pub const LOT_BYTES: usize = 4_096;
 pub const MAX_PENDING_ACKS: usize = 65_536;
 
 /// Bytes of batches that a store on disk appends before it begins to fold them into its table of rows. Appending
-/// costs under 1 µs a row, folding 4 µs and more, but a row that changes often is folded once: so the more the better,
+/// costs under 1 µs a row, folding 1 to 4 µs, but a row that changes often is folded once: so the more the better,
 /// against the time to replay them when the store is opened (about 0.1 s for this many) and as much memory.
 pub const JOURNAL_BYTES: u64 = 48 << 20;
 

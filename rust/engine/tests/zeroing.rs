@@ -195,13 +195,20 @@ fn talk(engine: &Engine) {
     engine.close().unwrap();
 }
 
-/// Reads everything back.
+/// Reads everything back, and sends once more: what is folded then is put together with what is in the table.
 fn read(engine: &Engine) {
     for name in ["a", "b", "c"] {
         let account = engine.account(name).unwrap().unwrap();
         let archived: u32 = engine.peers(account).unwrap().iter().map(|peer| peer.archived).sum();
         assert_eq!(archived, if name == "c" { 0 } else { PEERS as u32 });
     }
+    let a = engine.account("a").unwrap().unwrap();
+    let names: Vec<String> = (0..PEERS).map(|i| format!("peer {i}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let offsets: Vec<i64> = (0..=PEERS as i64).collect();
+    let to = engine.sessions(&[a], &names).unwrap();
+    let sent = engine.encrypt(&to, Packed::new(&[b'x'; PEERS], &offsets).unwrap()).unwrap();
+    assert!(sent.status.iter().all(|&status| status == Status::Ok as u8));
     engine.close().unwrap();
 }
 

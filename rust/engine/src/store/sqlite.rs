@@ -106,7 +106,7 @@ pub(crate) struct SqliteStore {
     newest_bytes: u64,
     frozen: Option<Frozen>,
     journal_limit: u64,
-    /// What seals the journal.
+    /// What seals the journal, and seals and opens the rows that are folded.
     backend: Backend,
     /// The disk failed: what is on it is not known before the store is opened again.
     failed: bool,
@@ -478,7 +478,7 @@ impl SqliteStore {
     }
 
     fn table<'a>(&'a self, connection: &'a Connection) -> Table<'a> {
-        Table { connection, data_keys: &self.data_keys, path: &self.path }
+        Table { connection, data_keys: &self.data_keys, path: &self.path, backend: self.backend }
     }
 
     /// Folds the journal in whole, but for the rows of one account, which go. To be called in a transaction;

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use interlane_lanes::Backend;
 use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
 use rusqlite::{Connection, params};
 use zeroize::Zeroizing;
@@ -63,7 +64,7 @@ pub(super) fn migrate(connection: &Connection, data_keys: &mut DataKeys, path: &
         .query_map([], |row| row.get(0))?
         .collect::<Result<Vec<u32>, _>>()?;
     data_keys.fetch(&transaction, accounts)?;
-    let table = Table { connection: &transaction, data_keys, path };
+    let table = Table { connection: &transaction, data_keys, path, backend: Backend::portable() };
     for migration in &MIGRATIONS[(found - OLDEST) as usize..] {
         migration(&table)?;
     }

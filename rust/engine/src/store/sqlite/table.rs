@@ -9,18 +9,25 @@
 
 use std::path::Path;
 
+use interlane_lanes::Backend;
 use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
 
 use super::unopened::Unopened;
 use super::{DataKeys, Fault, damaged, put_length, said, take_length};
+use crate::bytes::Bytes;
 use crate::error::Error;
-use crate::store::sealed::{self, NONCE, Nonces, Place};
+use crate::secret::Secret;
+use crate::store::sealed::{self, NONCE, Nonces, Place, Sealed, TAG, Unsealed};
 use crate::store::unfolded::Unfolded;
 use crate::store::{FoundTag, Key, Kind};
 
 /// Rows that a look-up passes over before it begins anew from the root, which takes as long.
 const PASSED_OVER: usize = 4;
+
+/// Rows that are folded together: they fill lanes, and stay in the cache from when they are looked up to when they are
+/// put back.
+const FOLDED_AT_ONCE: usize = 64;
 
 /// Where in the table a row is, or is a part.
 pub(super) fn place(key: Key) -> Key {
@@ -75,14 +82,6 @@ impl<'a> Content<'a> {
             (Self::Parts(parts), Some(part)) => parts.0[part],
             (Self::Whole(body), None) => Some(body),
             _ => None,
-        }
-    }
-
-    /// Those of a peer's row; of another one none.
-    fn parts(&self) -> Parts<'a> {
-        match self {
-            Self::Whole(_) => Parts::default(),
-            Self::Parts(parts) => *parts,
         }
     }
 
@@ -145,49 +144,99 @@ pub(super) struct Table<'a> {
     pub(super) connection: &'a Connection,
     pub(super) data_keys: &'a DataKeys,
     pub(super) path: &'a Path,
+    /// What seals and opens many of them.
+    pub(super) backend: Backend,
 }
 
 impl Table<'_> {
     /// Seals the rows at `places`, which are in the table's [`order`], into it; those of one account are left out
     /// (`but`).
     pub(super) fn fold(&self, rows: &Unfolded, places: &[u32], but: Option<u32>) -> Result<(), Fault> {
-        if places.is_empty() {
-            return Ok(());
+        let at = |change: u32| place(rows.entry(change).0);
+        let same_row = places.chunk_by(|&one, &next| at(one) == at(next));
+        let changed = same_row.map(|changes| (at(changes[0]), changes)).filter(|(at, _)| but != Some(at.account));
+        let changed: Vec<(Key, &[u32])> = changed.collect();
+        changed.chunks(FOLDED_AT_ONCE).try_for_each(|changed| self.fold_together(rows, changed))
+    }
+
+    /// Folds some rows, each with what changes in it.
+    fn fold_together(&self, rows: &Unfolded, changed: &[(Key, &[u32])]) -> Result<(), Fault> {
+        let (stored, mut bodies) = self.stored_peers(changed)?;
+        let mut bodies: Vec<&mut [u8]> = sealed::cut(&mut bodies, stored.iter().map(|&(_, end)| end)).collect();
+        let to_open = stored.iter().zip(&mut bodies).map(|(&(i, _), body)| {
+            let (at, _) = changed[i];
+            Sealed { key: self.data_key(at), place: bound_to(at), body }
+        });
+        sealed::open_many(self.backend, &self.data_keys.store_id, to_open).map_err(|_| unreadable(self.path))?;
+        let mut parts = vec![Parts::default(); changed.len()];
+        for (&(i, _), body) in stored.iter().zip(&bodies) {
+            parts[i] = Parts::read(sealed::plain(body)).ok_or_else(|| unreadable(self.path))?;
         }
-        let mut before = self.connection.prepare_cached("SELECT key, body FROM rows WHERE key = ?1")?;
+        let contents = changed.iter().zip(parts).map(|(&(at, changes), mut parts)| {
+            if part(at.kind).is_none() {
+                let (_, newest) = rows.entry(changes[0]);
+                return (at, newest.body().map(Content::Whole));
+            }
+            for &change in changes {
+                let (key, newest) = rows.entry(change);
+                parts.set(key.kind, newest.body());
+            }
+            (at, (!parts.is_empty()).then_some(Content::Parts(parts)))
+        });
+        self.put(&contents.collect::<Vec<_>>())
+    }
+
+    /// The rows that are there of peers that change, sealed and one after another: which of `changed` each is, and
+    /// where it ends.
+    fn stored_peers(&self, changed: &[(Key, &[u32])]) -> Result<(Vec<(usize, usize)>, Bytes), Fault> {
+        let mut stored = self.connection.prepare_cached("SELECT key, body FROM rows WHERE key = ?1")?;
+        // Rows are opened where they lie, but only when all are here: what this leaves behind when it grows is sealed.
+        let (mut peers, mut bodies) = (Vec::with_capacity(changed.len()), Bytes::default());
+        for (i, (at, _)) in changed.iter().enumerate().filter(|(_, (at, _))| part(at.kind).is_some()) {
+            if let Some(row) = stored.query([&at.to_bytes()[..]])?.next()? {
+                bodies.extend_from_slice(self.body(row)?);
+                peers.push((i, bodies.len()));
+            }
+        }
+        Ok((peers, bodies))
+    }
+
+    /// Seals what is to be at some places, and puts it there; where that is nothing, a row that is there goes.
+    fn put(&self, contents: &[(Key, Option<Content<'_>>)]) -> Result<(), Fault> {
+        let rows = || contents.iter().filter_map(|(at, content)| content.as_ref().map(|content| (*at, content)));
+        // Plaintext is sealed where it lies, so this must not grow.
+        let room = rows().map(|(_, content)| NONCE + content.len() + TAG).sum();
+        let mut bodies = Bytes::with_capacity(room);
+        let mut nonces = Nonces::draw(contents.len())?;
+        let mut laid_out: Vec<(Key, [u8; NONCE], usize)> = Vec::with_capacity(contents.len());
+        for (at, content) in rows() {
+            let nonce = nonces.next()?;
+            bodies.extend_from_slice(&nonce);
+            content.write(&mut bodies);
+            bodies.extend_from_slice(&[0; TAG]);
+            laid_out.push((at, nonce, bodies.len()));
+        }
+        debug_assert_eq!(bodies.len(), room, "what is written is as long as was said");
+        let ends = || laid_out.iter().map(|&(.., end)| end);
+        let unsealed = laid_out.iter().zip(sealed::cut(&mut bodies, ends())).map(|(&(at, nonce, _), body)| Unsealed {
+            key: self.data_key(at),
+            nonce,
+            place: bound_to(at),
+            body: &mut body[NONCE..],
+        });
+        sealed::seal_many(self.backend, &self.data_keys.store_id, unsealed);
         let mut put = self.connection.prepare_cached(
             "INSERT INTO rows (key, body) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
         )?;
         let mut delete = self.connection.prepare_cached("DELETE FROM rows WHERE key = ?1")?;
-        let mut nonces = Nonces::draw(places.len())?;
-        let (mut body, mut plain) = (Vec::new(), Zeroizing::default());
-        let at = |place_of: u32| place(rows.entry(place_of).0);
-        for changes in places.chunk_by(|&one, &next| at(one) == at(next)) {
-            let (key, newest) = rows.entry(changes[0]);
-            let at = place(key);
-            if but == Some(at.account) {
-                continue;
-            }
-            let key_bytes = &at.to_bytes()[..];
-            let content = if part(at.kind).is_some() {
-                let mut parts = match before.query([key_bytes])?.next()? {
-                    Some(row) => self.open(at, row, &mut plain)?.parts(),
-                    None => Parts::default(),
-                };
-                for &change in changes {
-                    let (key, newest) = rows.entry(change);
-                    parts.set(key.kind, newest.body());
-                }
-                (!parts.is_empty()).then_some(Content::Parts(parts))
+        let mut bodies = sealed::cut(&mut bodies, ends());
+        for (at, content) in contents {
+            let key = &at.to_bytes()[..];
+            if content.is_some() {
+                let body = &*bodies.next().expect("each content was sealed");
+                put.execute(params![key, body])?;
             } else {
-                newest.body().map(Content::Whole)
-            };
-            match content {
-                Some(content) => {
-                    self.seal(at, &nonces.next()?, &content, &mut body);
-                    put.execute(params![key_bytes, &body])?;
-                }
-                None => drop(delete.execute([key_bytes])?),
+                delete.execute([key])?;
             }
         }
         Ok(())
@@ -252,9 +301,14 @@ impl Table<'_> {
 
     /// Seals what goes to a place.
     pub(super) fn seal(&self, at: Key, nonce: &[u8; NONCE], content: &Content<'_>, body: &mut Vec<u8>) {
-        let data_key = self.data_keys.of(at.account).expect("rows are of accounts whose keys were fetched");
+        let (data_key, store_id) = (self.data_key(at), &self.data_keys.store_id);
         let write = |body: &mut Vec<u8>| content.write(body);
-        sealed::seal_with(data_key, nonce, &self.data_keys.store_id, bound_to(at), content.len(), write, body);
+        sealed::seal_with(data_key, nonce, store_id, bound_to(at), content.len(), write, body);
+    }
+
+    /// What the row at a place is sealed under.
+    fn data_key(&self, at: Key) -> &Secret<32> {
+        self.data_keys.of(at.account).expect("rows are of accounts whose keys were fetched")
     }
 
     fn open<'p>(&self, at: Key, row: &Row<'_>, plain: &'p mut Zeroizing<Vec<u8>>) -> Result<Content<'p>, Fault> {

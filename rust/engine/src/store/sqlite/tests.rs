@@ -845,6 +845,109 @@ fn a_peer_is_one_row_of_the_table() {
     assert_eq!(there.collect::<Vec<_>>(), [true, false, true, true, true, true]);
 }
 
+/// What the table gets to hold, however many rows are folded together, on every backend: peers of whom some parts were
+/// there and some come, go or stay, rows in whole, and those that go; of an account that is deleted nothing.
+#[test]
+fn what_is_folded_is_what_was_committed() {
+    for backend in Backend::available() {
+        let folder = Folder::new();
+        let reopened = || {
+            let mut store = folder.open();
+            store.runs_on(backend);
+            store
+        };
+        let mut store = reopened();
+        let accounts = ["desk", "bell", "ring"].map(|name| account(&mut store, name));
+        let mut model = everything(&mut store).unwrap().1;
+        let mut dice = Dice(7);
+        for round in 0..4_u8 {
+            let mut changes = Changes::default();
+            for _ in 0..2_000 {
+                let at = Key { kind: Kind::ALL[dice.below(11)], ..key(accounts[dice.below(3)], dice.below(90) as u32) };
+                if dice.one_in(3) {
+                    changes.delete(at);
+                    model.remove(&at);
+                } else {
+                    let body = vec![round + dice.below(250) as u8; dice.below(300)];
+                    changes.put(at, |bytes| bytes.extend_from_slice(&body));
+                    model.insert(at, body);
+                }
+            }
+            // Peers who go in whole, from among those that stay.
+            for at in (0..90).step_by(7).map(|i| key(accounts[0], i)) {
+                for kind in Kind::OF_A_PEER {
+                    changes.delete(Key { kind, ..at });
+                    model.remove(&Key { kind, ..at });
+                }
+            }
+            store.commit(changes).unwrap();
+            if round == 3 {
+                store.delete_account(accounts[1]).unwrap();
+                model.retain(|key, _| key.account != accounts[1]);
+            }
+            store.close().unwrap();
+            let raw = folder.raw();
+            let in_table = raw.query_row("SELECT count(*) FROM rows", [], |row| row.get::<_, i64>(0)).unwrap();
+            let places: std::collections::BTreeSet<Key> = model.keys().map(|&key| table::place(key)).collect();
+            assert_eq!(in_table, places.len() as i64);
+            drop(raw);
+            store = reopened();
+            assert!(store.newest.is_empty());
+            assert!(everything(&mut store).unwrap().1 == model, "round {round}, {}", backend.name());
+        }
+    }
+}
+
+/// A row that cannot be opened is refused when it is folded, wherever it is among others, and nothing is folded then.
+#[test]
+fn what_is_folded_onto_a_damaged_row_is_refused_and_not_lost() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    let mut peers: Vec<Key> = (0..200).map(|i| key(desk, i)).collect();
+    peers.sort_unstable();
+    let sending = |at: &Key| Key { kind: Kind::Sending, ..*at };
+    store.commit(puts(peers.iter().map(|at| (*at, &[1; 100][..])))).unwrap();
+    store.close().unwrap();
+    let rows = |raw: &Connection| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = raw.prepare("SELECT key, body FROM rows").unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    let whole = rows(&folder.raw());
+    let row = |at: usize| table::place(peers[at]).to_bytes().to_vec();
+    let body = |at: usize| whole.iter().find(|(key, _)| *key == row(at)).unwrap().1.clone();
+    let changed = |at: usize| {
+        let mut body = body(at);
+        body[30] ^= 1;
+        body
+    };
+    let set = |at: usize, body: &[u8]| {
+        let sql = "UPDATE rows SET body = ?2 WHERE key = ?1";
+        assert_eq!(folder.raw().execute(sql, params![row(at), body]).unwrap(), 1);
+    };
+    for (round, (at, damage)) in
+        [(0, changed(0)), (96, changed(96)), (97, Vec::new()), (199, body(7))].into_iter().enumerate()
+    {
+        set(at, &damage);
+        let before = rows(&folder.raw());
+        let mut store = folder.open();
+        store.runs_on(Backend::detect().unwrap());
+        let newest = [round as u8; 40];
+        store.commit(puts(peers.iter().map(|at| (sending(at), &newest[..])))).unwrap();
+        refused(store.close(), "damaged or moved");
+        drop(store);
+        assert!(rows(&folder.raw()) == before, "some rows were folded, and others not");
+        set(at, &body(at));
+    }
+    let mut store = folder.open();
+    store.close().unwrap();
+    let mut store = folder.open();
+    assert_eq!(scan(&mut store, desk, Kind::Session).unwrap().len(), 201);
+    let newest = load(&mut store, &peers.iter().map(sending).collect::<Vec<_>>()).unwrap();
+    assert!(newest.iter().all(|body| body.as_deref() == Some(&[3; 40])));
+}
+
 #[test]
 fn what_is_asked_for_is_found_however_far_apart_it_is() {
     let folder = Folder::new();
