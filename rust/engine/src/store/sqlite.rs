@@ -377,13 +377,7 @@ impl SqliteStore {
         }
         let (prepared, changes, (sequence, bytes), done, swept) = self.transact(|store, connection| {
             let (prepared, changes) = prepare(store, connection)?;
-            // As many blocks as are appended, and before they are: they get the pages that the old ones leave, and a
-            // page that is wiped and written in one transaction goes to the disk once.
-            let blocks = 1 + (changes.bytes.len() / JOURNAL_BLOCK_BYTES) as u64;
-            let swept = store.folded.min(store.swept + blocks);
-            if swept > store.swept {
-                sweep(connection, swept)?;
-            }
+            let swept = store.make_room(connection, changes.bytes.len() + changes.rows.len() * CHANGE_HEAD)?;
             let (sequence, bytes) = store.append(connection, &changes)?;
             let mut done = 0;
             if let Some(frozen) = &store.frozen {
@@ -408,6 +402,20 @@ impl SqliteStore {
         }
         self.note_generation()?;
         Ok(prepared)
+    }
+
+    /// Sweeps as many blocks as it takes for about so many bytes more to get the pages that they leave: a page that is
+    /// wiped and written in one transaction goes to the disk once. Gives the last block that is gone.
+    fn make_room(&self, connection: &Connection, bytes: usize) -> Result<u64, Fault> {
+        let wanted = (bytes / PAGE_BYTES as usize) as u32 + 1;
+        let (mut swept, mut step) = (self.swept, 1);
+        while swept < self.folded && free_pages(connection)? < wanted {
+            swept = self.folded.min(swept + step);
+            sweep(connection, swept)?;
+            // They may be small.
+            step *= 2;
+        }
+        Ok(swept)
     }
 
     /// Appends a batch to the journal. Gives the last block's number and the bytes of all.
@@ -515,8 +523,7 @@ impl SqliteStore {
                 }
             }
         }
-        // Blocks go as new ones come. What is left of those of the time before went slower than that: there were more of
-        // them, and they were smaller.
+        // Blocks go as new ones come, where there are no free pages. What is left from the time before last goes now.
         if self.swept < self.outdated {
             self.transact(|store, connection| sweep(connection, store.outdated))?;
             self.swept = self.outdated;
@@ -955,6 +962,11 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
 fn set_folded(connection: &Connection, sequence: u64) -> Result<(), Fault> {
     connection.prepare_cached("UPDATE store SET folded = ?1")?.execute([sequence as i64])?;
     Ok(())
+}
+
+/// Pages of the file that nothing is in.
+fn free_pages(connection: &Connection) -> Result<u32, Fault> {
+    Ok(connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?)
 }
 
 /// Removes blocks that are folded.

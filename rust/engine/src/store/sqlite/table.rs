@@ -29,6 +29,9 @@ const PASSED_OVER: usize = 4;
 /// put back.
 const FOLDED_AT_ONCE: usize = 64;
 
+/// Bytes of their new bodies after which no more are folded with them: some are large.
+const FOLDED_BYTES: usize = 1 << 20;
+
 /// Where in the table a row is, or is a part.
 pub(super) fn place(key: Key) -> Key {
     if part(key.kind).is_some() { Key { kind: Kind::Peer, ..key } } else { key }
@@ -156,7 +159,20 @@ impl Table<'_> {
         let same_row = places.chunk_by(|&one, &next| at(one) == at(next));
         let changed = same_row.map(|changes| (at(changes[0]), changes)).filter(|(at, _)| but != Some(at.account));
         let changed: Vec<(Key, &[u32])> = changed.collect();
-        changed.chunks(FOLDED_AT_ONCE).try_for_each(|changed| self.fold_together(rows, changed))
+        let bytes_of = |&change: &u32| rows.entry(change).1.body().map_or(0, <[u8]>::len);
+        let mut rest = &changed[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let more = |(_, changes): &&(Key, &[u32])| {
+                let more = bytes < FOLDED_BYTES;
+                bytes += changes.iter().map(bytes_of).sum::<usize>();
+                more
+            };
+            let (together, behind) = rest.split_at(rest.iter().take(FOLDED_AT_ONCE).take_while(more).count());
+            self.fold_together(rows, together)?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Folds some rows, each with what changes in it.
