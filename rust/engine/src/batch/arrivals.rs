@@ -29,6 +29,7 @@ use super::buffer::{Expired, row_bytes};
 use super::engine::Engine;
 use super::lot_record::{self, Kept, KeptText, LOT_HEAD, Lot, TAG};
 use super::plan::Plan;
+use super::records::damaged;
 use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
 use super::tile;
 use crate::bytes::Bytes;
@@ -52,6 +53,15 @@ enum Settled {
         len: usize,
     },
     Full,
+}
+
+/// A row of which the frame is to be opened again, with the length of its plaintext.
+struct Again {
+    row: u32,
+    events: Events,
+    len: usize,
+    /// Where not its seed was kept but its key, the IV.
+    iv: Option<[u8; 16]>,
 }
 
 /// The rows of a call that receives: which frames they are, and which of them were received before.
@@ -218,7 +228,7 @@ impl Engine {
         known.sort_unstable();
         let of_lots: Vec<&[(Key, u32)]> = known.chunk_by(|(one, _), (next, _)| one == next).collect();
         let keys: Vec<Key> = of_lots.iter().map(|rows| rows[0].0).collect();
-        let (mut sealed, mut seeds) = (Vec::with_capacity(known.len()), SecretColumn::zeroes(known.len()));
+        let (mut sealed, mut opened_by) = (Vec::with_capacity(known.len()), SecretColumn::zeroes(known.len()));
         self.load(&keys, &mut |at, body| {
             let Lot { frames: kept, .. } = Lot::read(keys[at].tag, body)?;
             for &(_, row) in of_lots[at] {
@@ -233,36 +243,45 @@ impl Engine {
                         arrivals.settled.insert(row, Settled::Redelivered { kind, events, start, len });
                     }
                     KeptText::Sealed { len, seed } => {
-                        seeds[sealed.len()] = *seed;
-                        sealed.push((row, events, len));
+                        opened_by[sealed.len()] = *seed;
+                        sealed.push(Again { row, events, len, iv: None });
+                    }
+                    KeptText::Keyed { len, key, iv } => {
+                        opened_by[sealed.len()] = *key;
+                        sealed.push(Again { row, events, len, iv: Some(*iv) });
                     }
                 }
             }
             Ok(())
         })?;
-        self.open_again(arrivals, frames, &sealed, &seeds)
+        self.open_again(arrivals, frames, &sealed, &opened_by)
     }
 
-    /// Opens frames of which the seed was kept: row, events and the plaintext's length.
+    /// Opens frames of which the seed was kept, or the key.
     fn open_again(
         &self,
         arrivals: &mut Arrivals<'_>,
         frames: Packed<'_>,
-        sealed: &[(u32, Events, usize)],
-        seeds: &[[u8; 32]],
+        sealed: &[Again],
+        opened_by: &[[u8; 32]],
     ) -> Result<(), Error> {
-        for (rows, seeds) in sealed.chunks(TILE).zip(seeds.chunks(TILE)) {
-            let keys = tile::message_keys(self.backend, &seeds[..rows.len()]);
+        for (rows, opened_by) in sealed.chunks(TILE).zip(opened_by.chunks(TILE)) {
+            let mut keys = tile::message_keys(self.backend, &opened_by[..rows.len()]);
+            for (lane, again) in rows.iter().enumerate() {
+                if let Some(iv) = again.iv {
+                    (keys.cipher[lane], keys.iv[lane]) = (opened_by[lane], iv);
+                }
+            }
             let mut ciphertexts = [None; TILE];
-            for (ciphertext, &(row, ..)) in ciphertexts.iter_mut().zip(rows) {
+            for (ciphertext, again) in ciphertexts.iter_mut().zip(rows) {
                 // Parsed as it was when it came first, for it is the same frame.
-                *ciphertext = SignalMessage::parse(frames.row(row as usize)).map(|message| message.ciphertext);
+                *ciphertext = SignalMessage::parse(frames.row(again.row as usize)).map(|message| message.ciphertext);
             }
             let texts = &mut arrivals.texts;
             let opened = tile::open(self.backend, &keys.cipher, &keys.iv, &ciphertexts, texts, |text| Some(text.len()));
-            for (&(row, events, len), opened) in rows.iter().zip(opened) {
+            for (&Again { row, events, len, .. }, opened) in rows.iter().zip(opened) {
                 // Behind the plaintext there may be message padding.
-                let (start, _) = opened.filter(|&(_, padded)| len <= padded).ok_or_else(super::records::damaged)?;
+                let (start, _) = opened.filter(|&(_, padded)| len <= padded).ok_or_else(damaged)?;
                 arrivals.settled.insert(row, Settled::Redelivered { kind: Kind::Message, events, start, len });
             }
         }

@@ -9,8 +9,13 @@
 //!
 //! The tag has 16 bytes, a seed 32; lengths are written 7 bits a byte.
 //!
-//! Stores of schema 2, and databases of PostgreSQL, may have rows of an older form, which are a frame each, under its tag:
-//! *when it was kept, 7 bytes ‖ 0 ‖ kind ‖ events ‖ plaintext*.
+//! Stores of schemas 2 and 3, and databases of PostgreSQL, may have rows of an older form, which are a frame each, under its
+//! tag:
+//!
+//! ```text
+//! when it was kept, 7 bytes ‖ 0 ‖ kind       ‖ events ‖ plaintext
+//! when it was kept, 7 bytes ‖ 0 ‖ kind + 128 ‖ events ‖ length of the plaintext, 4 bytes ‖ AES key ‖ IV
+//! ```
 
 use super::records::damaged;
 use super::rows::Kind;
@@ -55,6 +60,12 @@ pub(super) enum KeptText<'a> {
         len: usize,
         seed: &'a [u8; SEED],
     },
+    /// The same by the key itself: of the older form alone.
+    Keyed {
+        len: usize,
+        key: &'a [u8; 32],
+        iv: &'a [u8; 16],
+    },
 }
 
 impl<'a> KeptText<'a> {
@@ -67,7 +78,7 @@ impl<'a> KeptText<'a> {
     pub(super) fn len(&self) -> usize {
         match *self {
             Self::Plain(text) => text.len(),
-            Self::Sealed { len, .. } => len,
+            Self::Sealed { len, .. } | Self::Keyed { len, .. } => len,
         }
     }
 }
@@ -75,11 +86,10 @@ impl<'a> KeptText<'a> {
 impl Kept<'_> {
     /// Bytes that it takes in a lot, at most.
     pub(super) fn most(&self) -> usize {
-        FRAME_HEAD
-            + self.text.len().min(match self.text {
-                KeptText::Plain(_) => usize::MAX,
-                KeptText::Sealed { .. } => SEED,
-            })
+        match self.text {
+            KeptText::Plain(text) => FRAME_HEAD + text.len(),
+            _ => FRAME_HEAD + SEED,
+        }
     }
 
     /// Appends it to a lot, in a buffer that has room.
@@ -87,6 +97,7 @@ impl Kept<'_> {
         let (sealed, body) = match self.text {
             KeptText::Plain(text) => (0, text),
             KeptText::Sealed { seed, .. } => (SEALED, &seed[..]),
+            KeptText::Keyed { .. } => unreachable!("a row of the older form has one frame: it is never written anew"),
         };
         lot.extend_from_slice(&self.tag);
         lot.extend_from_slice(&[self.kind as u8 | sealed, self.events.0]);
@@ -148,7 +159,14 @@ impl<'a> Lot<'a> {
     fn read_older(tag: [u8; TAG], row: &'a [u8]) -> Option<Self> {
         let (head, rest) = row.split_first_chunk::<LOT_HEAD>()?;
         let (&[kind, events], text) = rest.split_first_chunk()?;
-        let frame = Kept { tag, kind: kind_of(kind)?, events: Events(events), text: KeptText::Plain(text) };
+        let text = if kind & SEALED == 0 {
+            KeptText::Plain(text)
+        } else {
+            let mut rest = Rest(text);
+            let len = u32::from_le_bytes(*rest.take()?) as usize;
+            KeptText::Keyed { len, key: rest.take()?, iv: rest.take()? }
+        };
+        let frame = Kept { tag, kind: kind_of(kind & !SEALED)?, events: Events(events), text };
         Some(Self { kept_at: when(*head), older: true, frames: vec![frame] })
     }
 }
@@ -234,5 +252,11 @@ mod tests {
             Kept { tag: [8; TAG], kind: Kind::PrekeyMessage, events: Events(3), text: KeptText::Plain(b"text") };
         assert!(matches!(&found.frames[..], [found] if is_same(found, &frame)));
         assert!(Lot::read([8; TAG], &row[..9]).is_err());
+        let keyed =
+            [&row[..8], &[Kind::Message as u8 | SEALED, 3], &300_u32.to_le_bytes(), &[5; 32], &[6; 16]].concat();
+        let found = Lot::read([8; TAG], &keyed).unwrap_or_else(|_| panic!("a lot"));
+        let [Kept { text: KeptText::Keyed { len: 300, key, iv }, .. }] = found.frames[..] else { panic!("a key") };
+        assert_eq!((key, iv), (&[5; 32], &[6; 16]));
+        assert!((LOT_HEAD + 2..keyed.len()).all(|cut| Lot::read([8; TAG], &keyed[..cut]).is_err()));
     }
 }

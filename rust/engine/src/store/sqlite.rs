@@ -6,7 +6,7 @@
 //! newest body of every row that the journal has and the table of rows has not is also in memory ([`Unfolded`]), where
 //! look-ups find it first. When the journal has grown to its limit it is *frozen*, and while the next one grows, each
 //! commit *folds* some frozen rows into the table, in key order and in its own transaction, so that no commit waits
-//! for all of them. When all are folded, the frozen blocks are forgotten, and *swept* away by the commits after.
+//! for all of them. When all are folded, the frozen blocks are forgotten, and later ones written over them ([`slots`]).
 //!
 //! After a crash, the blocks that are not folded are replayed into memory. A row in the table may then be newer than
 //! the first blocks that have it, never newer than the last.
@@ -26,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
 use self::schema::{SCHEMA, TABLES};
+use self::slots::{Slot, Slots};
 use self::table::Table;
 pub(crate) use self::unopened::Unopened;
 use super::generation::Generation;
@@ -38,6 +39,7 @@ use crate::limits::{COPIED_WAL_BYTES, JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BY
 use crate::secret::Secret;
 
 mod schema;
+mod slots;
 mod space;
 mod table;
 mod unopened;
@@ -61,6 +63,9 @@ const CACHE_KIB: i64 = 32 << 10;
 /// What a second opener is told.
 const OPEN_ELSEWHERE: &str =
     "is open in another process (or twice in this one): a store has one owner, so close it there first";
+
+/// A block begins with the length of its sections; what fills its slot up comes behind them.
+const BLOCK_HEAD: usize = 4;
 
 /// A section of a block begins with its account and length.
 const SECTION_HEAD: usize = 4 + 4;
@@ -97,10 +102,8 @@ pub(crate) struct SqliteStore {
     found_folded: u64,
     /// An account was deleted: pages may still have, beside their rows, what they had of it.
     emptied: bool,
-    /// The last block that is gone.
-    swept: u64,
-    /// The last block that was folded when the journal was last frozen: it is to be gone when it is frozen again.
-    outdated: u64,
+    /// Where the blocks lie.
+    slots: Slots,
     /// What blocks since the last freeze hold, and how many bytes they take.
     newest: Unfolded,
     newest_bytes: u64,
@@ -212,8 +215,7 @@ impl SqliteStore {
             said(path, "was made with another operator key: give that one (nothing can be read without it)")
         })?;
         let folded = u64::try_from(folded).map_err(|_| damaged(path))?;
-        let last = connection.query_row("SELECT max(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
-        let number = folded.max(last.unwrap_or(0).max(0) as u64);
+        let number = folded.max(schema::last_block(&connection, path, found)?);
         let (generation, resume_at) = Generation::open(path, second, store_id, number, declaring)?;
         // After a sync that failed, the log may be in the system's memory alone, and no later sync changes that: what
         // is appended to it could go with it. So it is copied back, by writes of their own, before it is gone on with.
@@ -227,8 +229,6 @@ impl SqliteStore {
                 copied => copied?,
             }
         }
-        let oldest = connection.query_row("SELECT min(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
-        let swept = oldest.map_or(folded, |oldest| folded.min(oldest.max(1) as u64 - 1));
         let mut data_keys = DataKeys { operator_key, store_id, known: HashMap::new() };
         if found < SCHEMA {
             // Nobody copies what is between two schemas.
@@ -251,8 +251,7 @@ impl SqliteStore {
             folded,
             found_folded: folded,
             emptied: false,
-            swept,
-            outdated: folded,
+            slots: Slots::default(),
             newest: Unfolded::default(),
             newest_bytes: 0,
             frozen: None,
@@ -269,19 +268,27 @@ impl SqliteStore {
 
     /// Takes the blocks that are not folded into memory.
     fn replay(&mut self, connection: &Connection) -> Result<(), Fault> {
-        let mut blocks = connection.prepare("SELECT seq, block FROM journal WHERE seq > ?1 ORDER BY seq")?;
-        let mut blocks = blocks.query([self.folded as i64])?;
+        let mut slots = connection.prepare("SELECT slot, seq, length(block) FROM journal")?;
+        let slots = slots.query_map([], |row| Ok((row.get(0)?, row.get::<_, [u8; 8]>(1)?, row.get::<_, u32>(2)?)))?;
+        let slots = slots.map(|slot| {
+            let (number, sequence, bytes) = slot?;
+            Ok(Slot { number, bytes: bytes as usize, sequence: u64::from_be_bytes(sequence) })
+        });
+        self.slots = Slots::of(slots.collect::<Result<_, Fault>>()?, self.folded);
+        let blocks: Vec<Slot> = self.slots.used().collect();
+        let mut block = connection.prepare("SELECT block FROM journal WHERE slot = ?1")?;
         let mut plain = Zeroizing::default();
-        while let Some(row) = blocks.next()? {
-            let (sequence, block) =
-                (row.get::<_, i64>(0)? as u64, row.get_ref(1)?.as_blob().map_err(|_| damaged(&self.path))?);
+        for Slot { number, sequence, .. } in blocks {
             let unreadable = || {
                 said(&self.path, &format!("has a damaged block {sequence} in its journal: restore it from a backup"))
             };
             if sequence != self.sequence + 1 {
                 return Err(unreadable().into());
             }
-            let mut rest = block;
+            let mut found = block.query([number])?;
+            let row = found.next()?.ok_or_else(unreadable)?;
+            let block = row.get_ref(0)?.as_blob().map_err(|_| damaged(&self.path))?;
+            let mut rest = sections(block).ok_or_else(unreadable)?;
             while !rest.is_empty() {
                 let (account, length, section) = section(rest).ok_or_else(unreadable)?;
                 rest = &rest[SECTION_HEAD + length..];
@@ -375,9 +382,10 @@ impl SqliteStore {
         if self.newest_bytes >= self.journal_limit {
             self.freeze()?;
         }
-        let (prepared, changes, (sequence, bytes), done, swept) = self.transact(|store, connection| {
+        // What a transaction before this one had chosen, and did not come to use.
+        self.slots.undo();
+        let (prepared, changes, (sequence, bytes), done) = self.transact(|store, connection| {
             let (prepared, changes) = prepare(store, connection)?;
-            let swept = store.make_room(connection, changes.bytes.len() + changes.rows.len() * CHANGE_HEAD)?;
             let (sequence, bytes) = store.append(connection, &changes)?;
             let mut done = 0;
             if let Some(frozen) = &store.frozen {
@@ -387,35 +395,22 @@ impl SqliteStore {
                     set_folded(connection, frozen.sequence)?;
                 }
             }
-            Ok((prepared, changes, (sequence, bytes), done, swept))
+            Ok((prepared, changes, (sequence, bytes), done))
         })?;
         self.sequence = sequence;
-        self.swept = swept;
+        self.slots.settle();
         self.newest_bytes += bytes;
         self.newest.apply(&changes);
         if let Some(frozen) = &mut self.frozen {
             frozen.done = done;
             if done == frozen.order.len() {
                 self.folded = frozen.sequence;
+                self.slots.free_up_to(self.folded);
                 self.frozen = None;
             }
         }
         self.note_generation()?;
         Ok(prepared)
-    }
-
-    /// Sweeps as many blocks as it takes for about so many bytes more to get the pages that they leave: a page that is
-    /// wiped and written in one transaction goes to the disk once. Gives the last block that is gone.
-    fn make_room(&self, connection: &Connection, bytes: usize) -> Result<u64, Fault> {
-        let wanted = (bytes / PAGE_BYTES as usize) as u32 + 1;
-        let (mut swept, mut step) = (self.swept, 1);
-        while swept < self.folded && free_pages(connection)? < wanted {
-            swept = self.folded.min(swept + step);
-            sweep(connection, swept)?;
-            // They may be small.
-            step *= 2;
-        }
-        Ok(swept)
     }
 
     /// Appends a batch to the journal. Gives the last block's number and the bytes of all.
@@ -438,19 +433,21 @@ impl SqliteStore {
 
         // The plaintext is sealed where it lies, so the block must not grow: a full one ends with the row that filled it.
         let heads = rows.len() * CHANGE_HEAD + (sections + 1) * (SECTION_HEAD + sealed::NONCE + sealed::TAG);
-        let whole = changes.bytes.len() + heads;
+        let whole = BLOCK_HEAD + changes.bytes.len() + heads;
         let longest = if whole > JOURNAL_BLOCK_BYTES { longest_body(changes) } else { 0 };
         let room =
             whole.min(JOURNAL_BLOCK_BYTES + longest + CHANGE_HEAD + 2 * (SECTION_HEAD + sealed::NONCE + sealed::TAG));
-        let mut block = Bytes::with_capacity(room);
+        let mut block = Bytes::with_capacity(slots::bytes_for(room) * 9 / 8);
         let lies_at = block.as_ptr();
         // Of each section of a block: its account, nonce, and where in the block its body ends.
         let mut laid_out: Vec<(u32, [u8; sealed::NONCE], usize)> = Vec::with_capacity(sections);
         let mut insert = connection.prepare_cached("INSERT INTO journal (seq, block) VALUES (?1, ?2)")?;
+        let mut write_over = connection.prepare_cached("UPDATE journal SET seq = ?2, block = ?3 WHERE slot = ?1")?;
         let (mut sequence, mut bytes, mut i) = (self.sequence, 0, 0);
         while i < rows.len() {
             sequence += 1;
             block.clear();
+            block.extend_from_slice(&[0; BLOCK_HEAD]);
             laid_out.clear();
             while i < rows.len() && block.len() < JOURNAL_BLOCK_BYTES {
                 let account = row(i).0.account;
@@ -470,8 +467,14 @@ impl SqliteStore {
                 block[head + 4..][..4].copy_from_slice(&length.to_be_bytes());
                 laid_out.push((account, nonce, block.len()));
             }
+            let slot = self.slots.choose(sequence, block.len());
+            let filled = block.len();
+            let length = u32::try_from(filled - BLOCK_HEAD).expect("its sections are shorter than 4 GiB");
+            block[..BLOCK_HEAD].copy_from_slice(&length.to_be_bytes());
+            block.resize(slot.bytes, 0);
             assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
-            let sections = sealed::cut(&mut block, laid_out.iter().map(|&(.., end)| end));
+            let ends = laid_out.iter().map(|&(.., end)| end - BLOCK_HEAD);
+            let sections = sealed::cut(&mut block[BLOCK_HEAD..filled], ends);
             let unsealed = laid_out.iter().zip(sections).map(|(&(account, nonce, _), section)| sealed::Unsealed {
                 key: self.data_keys.of(account).expect("all were fetched and checked"),
                 nonce,
@@ -479,7 +482,12 @@ impl SqliteStore {
                 body: &mut section[SECTION_HEAD + sealed::NONCE..],
             });
             sealed::seal_many(self.backend, &self.store_id, unsealed);
-            insert.execute(params![sequence as i64, block.as_slice()])?;
+            if slot.number == 0 {
+                insert.execute(params![sequence.to_be_bytes(), block.as_slice()])?;
+                self.slots.made(connection.last_insert_rowid());
+            } else {
+                write_over.execute(params![slot.number, sequence.to_be_bytes(), block.as_slice()])?;
+            }
             bytes += block.len() as u64;
         }
         Ok((sequence, bytes))
@@ -504,7 +512,8 @@ impl SqliteStore {
         self.frozen = None;
         self.newest = Unfolded::default();
         self.newest_bytes = 0;
-        (self.folded, self.swept, self.outdated) = (self.sequence, self.sequence, self.sequence);
+        self.folded = self.sequence;
+        self.slots = Slots::default();
     }
 
     /// Begins a new part of the journal; the one so far is folded by the commits to come.
@@ -516,19 +525,28 @@ impl SqliteStore {
                 set_folded(connection, frozen.sequence)
             });
             match folded {
-                Ok(()) => self.folded = frozen.sequence,
+                Ok(()) => {
+                    self.folded = frozen.sequence;
+                    self.slots.free_up_to(self.folded);
+                }
                 Err(error) => {
                     self.frozen = Some(frozen);
                     return Err(error);
                 }
             }
         }
-        // Blocks go as new ones come, where there are no free pages. What is left from the time before last goes now.
-        if self.swept < self.outdated {
-            self.transact(|store, connection| sweep(connection, store.outdated))?;
-            self.swept = self.outdated;
+        let outdated = self.slots.outdated(self.folded);
+        if !outdated.is_empty() {
+            let deleted = self.transact(|_, connection| {
+                let mut delete = connection.prepare_cached("DELETE FROM journal WHERE slot = ?1")?;
+                outdated.iter().try_for_each(|slot| delete.execute([slot.number]).map(drop))?;
+                Ok(())
+            });
+            if let Err(error) = deleted {
+                self.slots.keep(outdated);
+                return Err(error);
+            }
         }
-        self.outdated = self.folded;
         let rows = take(&mut self.newest);
         self.newest_bytes = 0;
         self.frozen = Some(Frozen { order: rows.in_order_of(table::order), rows, done: 0, sequence: self.sequence });
@@ -748,7 +766,7 @@ impl Store for SqliteStore {
             self.owner = None;
             return owned;
         }
-        if !self.newest.is_empty() || self.frozen.is_some() || self.swept < self.sequence {
+        if !self.newest.is_empty() || self.frozen.is_some() || !self.slots.is_empty() {
             self.transact(|store, connection| store.fold_all(connection, None))?;
             self.forget_journal();
         }
@@ -964,15 +982,10 @@ fn set_folded(connection: &Connection, sequence: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Pages of the file that nothing is in.
-fn free_pages(connection: &Connection) -> Result<u32, Fault> {
-    Ok(connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?)
-}
-
-/// Removes blocks that are folded.
-fn sweep(connection: &Connection, sequence: u64) -> Result<(), Fault> {
-    connection.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([sequence as i64])?;
-    Ok(())
+/// The sections of a block, of which there is one at least.
+fn sections(block: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = block.split_first_chunk()?;
+    rest.get(..u32::from_be_bytes(*length) as usize).filter(|sections| !sections.is_empty())
 }
 
 /// The account, length and content of the section that `block` begins with.

@@ -1,6 +1,7 @@
 //! The newest bodies of the rows that the journal holds and the table of rows does not yet.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::mem::replace;
 
 use hashbrown::hash_table::Entry as Place;
@@ -94,12 +95,26 @@ impl Unfolded {
 
     /// Takes a batch in.
     pub(super) fn apply(&mut self, changes: &Changes) {
-        // Also so that their entries come from memory side by side: one row after the other would wait for its own.
-        let new = changes.bodies().filter(|(key, _)| self.place(key).is_none()).count();
-        self.entries.reserve(new);
+        self.look_ahead(changes);
         for (key, body) in changes.bodies() {
             self.set(key, body);
         }
+    }
+
+    /// Has the memory that a batch is about come side by side, places first and then entries: row after row would wait for
+    /// its own, which is half of what it takes.
+    fn look_ahead(&self, changes: &Changes) {
+        let mut seen = 0;
+        for (key, _) in changes.bodies() {
+            self.places.find(hash(&self.hashing, &key), |&place| {
+                seen ^= place;
+                false
+            });
+        }
+        for (key, _) in changes.bodies() {
+            seen ^= self.place(&key).unwrap_or(NONE);
+        }
+        black_box(seen);
     }
 
     /// Puts or deletes a row.

@@ -17,13 +17,14 @@ use crate::store::sealed::{Nonces, Place};
 use crate::store::{Key, Kind};
 
 /// The version of the tables below.
-pub(super) const SCHEMA: i32 = 3;
+pub(super) const SCHEMA: i32 = 4;
 
 /// The oldest one that can be migrated: no release wrote those before.
 const OLDEST: i32 = 2;
 
 /// A wrapped data key is never deleted but overwritten with as many zeros, so that it never moves: SQLite wipes what it
-/// deletes, but where it moves neighbours to join or split pages it leaves copies of them in the gaps.
+/// deletes, but where it moves neighbours to join or split pages it leaves copies of them in the gaps. A block's number has 8
+/// bytes (big-endian), whatever it is, so that a row of the journal can be written over in place.
 pub(super) const TABLES: &str = "
     CREATE TABLE store (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -33,7 +34,7 @@ pub(super) const TABLES: &str = "
     ) STRICT;
     CREATE TABLE accounts (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
     CREATE TABLE data_keys (account INTEGER PRIMARY KEY, wrapped BLOB NOT NULL) STRICT;
-    CREATE TABLE journal (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
+    CREATE TABLE journal (slot INTEGER PRIMARY KEY, seq BLOB NOT NULL, block BLOB NOT NULL) STRICT;
     CREATE TABLE rows (key BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -41,7 +42,7 @@ pub(super) const TABLES: &str = "
 type Migration = fn(&Table<'_>) -> Result<(), Fault>;
 
 /// The first one is from [`OLDEST`].
-const MIGRATIONS: [Migration; (SCHEMA - OLDEST) as usize] = [peers_in_one_row];
+const MIGRATIONS: [Migration; (SCHEMA - OLDEST) as usize] = [peers_in_one_row, blocks_in_slots];
 
 /// Refuses a schema that cannot be opened.
 pub(super) fn check(path: &Path, found: i32) -> Result<(), Fault> {
@@ -71,6 +72,30 @@ pub(super) fn migrate(connection: &Connection, data_keys: &mut DataKeys, path: &
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()?;
     space::compact(connection)
+}
+
+/// The number of the last block in the journal of a schema, 0 where there is none.
+pub(super) fn last_block(connection: &Connection, path: &Path, found: i32) -> Result<u64, Fault> {
+    let last = "SELECT max(seq) FROM journal";
+    if found < 4 {
+        let last = connection.query_row(last, [], |row| row.get::<_, Option<i64>>(0))?;
+        return Ok(last.unwrap_or(0).max(0) as u64);
+    }
+    let last = connection.query_row(last, [], |row| row.get::<_, Option<Vec<u8>>>(0))?;
+    let last = last.map(|last| <[u8; 8]>::try_from(last).map_err(|_| damaged(path)));
+    Ok(last.transpose()?.map_or(0, u64::from_be_bytes))
+}
+
+/// To schema 4: the journal's rows have keys of their own beside the blocks' numbers, and a block begins with its length.
+fn blocks_in_slots(table: &Table<'_>) -> Result<(), Fault> {
+    Ok(table.connection.execute_batch(
+        "CREATE TABLE journal_of_4 (slot INTEGER PRIMARY KEY, seq BLOB NOT NULL, block BLOB NOT NULL) STRICT;
+         INSERT INTO journal_of_4 (seq, block)
+             SELECT unhex(printf('%016X', seq)), unhex(printf('%08X', length(block)) || hex(block))
+             FROM journal ORDER BY seq;
+         DROP TABLE journal;
+         ALTER TABLE journal_of_4 RENAME TO journal;",
+    )?)
 }
 
 /// To schema 3: a peer's rows become the parts of one. The journal has them one by one, before as after.

@@ -324,7 +324,7 @@ fn a_newer_schema_and_other_files_are_refused_and_left_alone() {
     let folder = Folder::new();
     folder.open().close().unwrap();
     folder.raw().pragma_update(None, "user_version", SCHEMA + 1).unwrap();
-    refused(open(&folder.path()), "has schema 4, this interlane knows 3: update interlane");
+    refused(open(&folder.path()), "has schema 5, this interlane knows 4: update interlane");
     folder.raw().pragma_update(None, "user_version", 1).unwrap();
     refused(
         open(&folder.path()),
@@ -417,24 +417,33 @@ fn blocks_that_are_gone_or_moved_are_missed() {
     drop(crashed.raw().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
     let blocks: i64 = crashed.raw().query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).unwrap();
     assert_eq!(blocks, 7);
+    // Of a new store, slots have the numbers of their first blocks.
     let without = |sql: &str| {
         let copy = crashed.crashed();
         copy.raw().execute_batch(sql).unwrap();
         copy
     };
     // The newest state is missed by the note, what is under it by the numbers, and a block opens at its own alone.
-    refused(open(&without("DELETE FROM journal WHERE seq = 7").path()), "is older than it was");
-    refused(open(&without("DELETE FROM journal WHERE seq = 4").path()), "damaged block");
-    let put_back = "UPDATE journal SET block = (SELECT block FROM journal WHERE seq = 3) WHERE seq = 7";
+    refused(open(&without("DELETE FROM journal WHERE slot = 7").path()), "is older than it was");
+    refused(open(&without("DELETE FROM journal WHERE slot = 4").path()), "damaged block");
+    let put_back = "UPDATE journal SET block = (SELECT block FROM journal WHERE slot = 3) WHERE slot = 7";
     refused(open(&without(put_back).path()), "damaged block 7");
-    let again = "INSERT INTO journal SELECT 8, block FROM journal WHERE seq = 3";
+    let again = "INSERT INTO journal SELECT 8, x'0000000000000008', block FROM journal WHERE slot = 3";
     refused(open(&without(again).path()), "damaged block 8");
+    // Blocks may change places: they are known by their numbers.
+    let moved = without("UPDATE journal SET slot = -slot; UPDATE journal SET slot = 100 + slot");
+    assert_eq!(load(&mut moved.open(), &[key(desk, 1)]).unwrap(), [Some(vec![5; 30])]);
+    // A block has one section at least, and is as long as it says.
+    refused(open(&without("UPDATE journal SET block = zeroblob(256) WHERE slot = 7").path()), "damaged block 7");
+    refused(open(&without("UPDATE journal SET block = x'00' WHERE slot = 7").path()), "damaged block 7");
+    refused(open(&without("UPDATE journal SET block = substr(block, 1, 50) WHERE slot = 7").path()), "damaged block 7");
+    refused(open(&without("UPDATE journal SET seq = x'07' WHERE slot = 7").path()), "damaged");
     // One that was folded comes too late under its own number.
     let block: Vec<u8> =
-        crashed.raw().query_row("SELECT block FROM journal WHERE seq = 3", [], |row| row.get(0)).unwrap();
+        crashed.raw().query_row("SELECT block FROM journal WHERE slot = 3", [], |row| row.get(0)).unwrap();
     let mut whole = crashed.open();
     whole.close().unwrap();
-    crashed.raw().execute("INSERT INTO journal VALUES (3, ?1)", [block]).unwrap();
+    crashed.raw().execute("INSERT INTO journal VALUES (3, x'0000000000000003', ?1)", [block]).unwrap();
     assert_eq!(load(&mut crashed.open(), &[key(desk, 1)]).unwrap(), [Some(vec![5; 30])]);
 }
 
@@ -464,10 +473,10 @@ fn damage_is_noticed() {
     assert_eq!(load(&mut store, &all(5)).unwrap(), vec![Some(vec![7; 300]); 99]);
 
     // A block of the journal under the number of another, and one that is missing.
-    crashed.raw().execute("UPDATE journal SET seq = seq + 1", []).unwrap_err();
-    crashed.raw().execute_batch("UPDATE journal SET seq = -seq; UPDATE journal SET seq = 3 + seq").unwrap();
+    let changed = "UPDATE journal SET seq = CASE slot WHEN 1 THEN x'0000000000000002' ELSE x'0000000000000001' END";
+    crashed.raw().execute_batch(changed).unwrap();
     refused(open(&crashed.path()), "damaged block 1");
-    crashed.raw().execute("DELETE FROM journal WHERE seq = 1", []).unwrap();
+    crashed.raw().execute("DELETE FROM journal WHERE slot = 2", []).unwrap();
     refused(open(&crashed.path()), "damaged block 2");
 }
 
@@ -611,7 +620,7 @@ fn a_deleted_account_leaves_nothing() {
             assert!(key.account == desk || !contains(&bytes, &key.to_bytes()));
         }
         assert!(contains(&bytes, &wrapped[0][..24]) && !contains(&bytes, &wrapped[1][..24]));
-        assert!(block.chunks_exact(64).all(|part| !contains(&bytes, part)));
+        assert!(sections(&block).unwrap().chunks_exact(64).all(|part| !contains(&bytes, part)));
         drop(store);
         store = folder.open();
     }
@@ -735,6 +744,49 @@ fn the_journal_is_folded_at_its_limit_bit_by_bit() {
     assert!(store.sequence > 400);
 }
 
+/// Blocks are written over those that are folded, in place, whatever their sizes; what is not used again goes, and a crash
+/// in between leaves what was committed.
+#[test]
+fn blocks_are_written_over_those_that_are_folded() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    let desk = account(&mut store, "desk");
+    store.journal_limit = 100_000;
+    let mut dice = Dice(3);
+    let mut expected = scan(&mut store, desk, Kind::Session).unwrap();
+    let slots = |store: &SqliteStore| {
+        let sql = "SELECT count(*), sum(length(block)) FROM journal";
+        let raw = store.connection.as_ref().unwrap();
+        raw.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    // Sizes change: at first some kilobytes, then a few bytes, then pages.
+    for (most, commits) in [(60, 600), (2, 3_000), (900, 60), (60, 600)] {
+        let mut before = None;
+        for commit in 0..commits {
+            let rows: Vec<(Key, Vec<u8>)> = (0..1 + dice.below(most))
+                .map(|_| (key(desk, dice.below(2_000) as u32), vec![dice.below(256) as u8; 40]))
+                .collect();
+            store.commit(puts(rows.iter().map(|(key, body)| (*key, &body[..])))).unwrap();
+            expected.extend(rows);
+            assert!(slots(&store).1 < 4 * store.journal_limit as i64, "{:?}", slots(&store));
+            // Once there are enough of a size, there come no more.
+            if commit == commits * 2 / 3 {
+                before = Some(slots(&store).0);
+            }
+        }
+        let (before, after) = (before.unwrap(), slots(&store).0);
+        assert!(after < before + before / 4 + 8, "{most}: {before} {after}");
+        assert!(scan(&mut store, desk, Kind::Session).unwrap() == expected);
+        folder = folder.crashed();
+        drop(store);
+        store = folder.open();
+        store.journal_limit = 100_000;
+        assert!(scan(&mut store, desk, Kind::Session).unwrap() == expected);
+    }
+    store.close().unwrap();
+    assert!(scan(&mut folder.open(), desk, Kind::Session).unwrap() == expected);
+}
+
 /// Rows that were new and went before the journal was folded never come to the table; those that were folded, or were
 /// replayed after a crash, go from it.
 #[test]
@@ -763,8 +815,8 @@ fn rows_that_come_and_go_are_in_no_table() {
         store.commit(changes).unwrap();
         let stay = 1 + i as usize / 100;
         assert_eq!(rows(&mut store), stay + 1 + usize::from(i > 0));
-        // What is being folded may have the few that were there when it was frozen.
-        assert!(stored(&store) as usize <= stay + 2, "{}", stored(&store));
+        // What is being folded may have the few that were there when it was frozen, and what is to go of those before.
+        assert!(stored(&store) as usize <= stay + 4, "{}", stored(&store));
     }
     assert!(store.folded > 500 && stored(&store) > 10, "{} {}", store.folded, stored(&store));
     // A crash: what comes from the blocks may be in the table.
@@ -1242,7 +1294,10 @@ fn a_store_of_schema_2_becomes_one_of_this() {
         let number = |name: &str| {
             store.connection.as_ref().unwrap().pragma_query_value(None, name, |row| row.get::<_, u32>(0)).unwrap()
         };
-        assert_eq!((number("user_version"), number("page_size"), number("auto_vacuum")), (3, PAGE_BYTES, 2));
+        assert_eq!(
+            (number("user_version"), number("page_size"), number("auto_vacuum")),
+            (SCHEMA as u32, PAGE_BYTES, 2)
+        );
         drop(store);
     }
     let mut store = open_made(&folder.path()).unwrap();
@@ -1272,7 +1327,7 @@ fn a_migration_is_done_in_whole_or_not_at_all() {
         let schema: Result<i32, _> = after.raw().pragma_query_value(None, "user_version", |row| row.get(0));
         match schema.unwrap_or_else(|error| panic!("{}: {error}", what())) {
             2 => older += 1,
-            3 => newer += 1,
+            SCHEMA => newer += 1,
             other => panic!("{}: schema {other}", what()),
         }
         let mut store = open_made(&after.path()).unwrap_or_else(|error| panic!("{}: {error}", what()));
