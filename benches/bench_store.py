@@ -18,12 +18,16 @@ from conftest import Recorder, Sizes, Versus, clock
 from interlane import Rows
 from linked import PLAINTEXT, Handles, Linked, Packed, accounts, address, bundles, link
 from linked import handles as all_handles
-from report import ALONE, BYTES, MEMORY_STORE, UPSERTS
+from report import ALONE, BARE_WRITES, BYTES, MEMORY_STORE, UPSERTS
 
 BATCH = 1_000
 # What a chain's newest key takes in the store: its key, and its body with nonce and tag.
 ROW_KEY = 21
 ROW_BODY = 105
+# What a received row takes of the journal: its chain's newest key, and the seed that is kept until it is
+# acknowledged.
+RECEIVED_ROW = 108
+BARE_FILE_BYTES = 16 << 20
 # Of one store that is made once, read many times.
 BYTES_SESSIONS = 100_000
 OPENED_AT_ONCE = 50_000
@@ -182,16 +186,48 @@ def bench_receive(versus: Versus, sizes: Sizes, in_memory: Batches, tmp_path: Pa
             return sizes.rows
 
         ours(prepare())
-        versus(
-            "store/receive",
-            MEMORY_STORE,
-            rows=sizes.rows,
-            batch=durable.size,
-            prepare=prepare,
-            ours=ours,
-            theirs=clock(loop),
-        )
+        with bare_writes(tmp_path / "bare", durable.size * RECEIVED_ROW) as write:
+
+            def limit() -> float:
+                frames = in_memory.answer()
+
+                def loop() -> int:
+                    opened.append((in_memory, in_memory.open_answers(frames, acknowledge=False)))
+                    for _ in frames:
+                        write()
+                    return sizes.rows
+
+                return clock(loop)()
+
+            versus(
+                "store/receive",
+                MEMORY_STORE,
+                rows=sizes.rows,
+                batch=durable.size,
+                prepare=prepare,
+                ours=ours,
+                theirs=clock(loop),
+                limit=(BARE_WRITES, limit),
+            )
         prepare()
+
+
+@contextmanager
+def bare_writes(path: Path, size: int) -> Iterator[Callable[[], None]]:
+    """Writes so many bytes to a file that is there in whole, round and round, and syncs them."""
+    some = os.urandom(size)
+    with path.open("wb", buffering=0) as file:
+        file.write(os.urandom(BARE_FILE_BYTES))
+        os.fsync(file.fileno())
+        file.seek(0)
+
+        def write() -> None:
+            if file.tell() + size > BARE_FILE_BYTES:
+                file.seek(0)
+            file.write(some)
+            os.fdatasync(file.fileno())
+
+        yield write
 
 
 def bench_bytes(record: Recorder, sizes: Sizes, tmp_path: Path) -> None:

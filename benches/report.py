@@ -45,6 +45,7 @@ UPSERTS = "bare SQLite upserts"
 ALONE = "median alone"
 ONE_THREAD = "one thread"
 TWO_PROCESSES = "two processes"
+BARE_WRITES = "memory store and bare writes"
 ONE_ROW = "calls of one row"
 BARE_UPSERT = "bare upsert"
 
@@ -191,6 +192,8 @@ LIMITS = {
     "aead/gcm": [(1, "aead/gcm")],
     # What two cores of this machine do at once: one worker's loop in two processes, which share nothing.
     "threads/2": [(1, TWO_PROCESSES)],
+    # The memory store's, and what the store writes of a call, written to a file and synced.
+    "store/receive": [(1, BARE_WRITES)],
 }
 LIMITS["fanout/1000"] = LIMITS["setup"]
 

@@ -35,6 +35,13 @@ impl Bytes {
         Ok(Self { bytes, shared: false })
     }
 
+    /// `length` bytes of whatever calls before left there: for who writes all of them.
+    pub fn to_be_written(length: usize) -> Self {
+        let mut bytes = lent(length).unwrap_or_else(|| Vec::with_capacity(rounded(length)));
+        bytes.resize(length, 0);
+        Self { bytes, shared: false }
+    }
+
     /// `length` zeroes.
     pub fn zeroes(length: usize) -> Self {
         let mut bytes = Self::with_capacity(length);
@@ -111,6 +118,13 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept { memory: VecDeque::new(), bytes: 0 }
 
 /// Kept memory for `capacity` bytes, empty.
 fn take(capacity: usize) -> Option<Vec<u8>> {
+    let mut memory = lent(capacity)?;
+    memory.clear();
+    Some(memory)
+}
+
+/// The same as it was left.
+fn lent(capacity: usize) -> Option<Vec<u8>> {
     if capacity < MIN_KEPT_MEMORY {
         return None;
     }
@@ -140,9 +154,8 @@ impl Kept {
         let (at, _) = large_enough
             .min_by_key(|(_, memory)| memory.capacity())
             .filter(|(_, memory)| memory.capacity() / 2 <= capacity)?;
-        let mut memory = self.memory.remove(at)?;
+        let memory = self.memory.remove(at)?;
         self.bytes -= memory.capacity();
-        memory.clear();
         Some(memory)
     }
 

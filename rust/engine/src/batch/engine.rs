@@ -22,7 +22,7 @@ use super::plan::{Claims, Plan};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
 use super::residents::Residents;
-use super::rows::{Kind, Outcome, Packed, Rows};
+use super::rows::{Kind, Outcome, Packed, Piece, Rows};
 use super::standing::{Roll, Standings};
 use super::start::{self, Started};
 use crate::bytes::Bytes;
@@ -842,24 +842,29 @@ impl Engine {
         done.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Runs two ends of a call of many rows at once, `other` on the caller's core.
-    fn side_by_side<A: Send, B: Send>(
-        &self,
-        rows: usize,
-        one: impl FnOnce() -> A + Send,
-        other: impl FnOnce() -> B + Send,
-    ) -> (A, B) {
-        match &self.pool {
-            Some(pool) if rows >= LEAST_SYMMETRIC_ROWS => {
-                let mut first = None;
-                let second = pool.in_place_scope(|scope| {
-                    scope.spawn(|_| first = Some(one()));
-                    other()
-                });
-                (first.expect("the scope has ended"), second)
+    /// Puts a call's rows in order, and its state back; over the cores where there are many rows.
+    fn assemble(&self, n: usize, results: &[(Vec<Outcome>, Bytes)], put_back: impl FnOnce() + Send) -> Rows {
+        let Some(pool) = self.pool.as_ref().filter(|_| n >= LEAST_SYMMETRIC_ROWS) else {
+            put_back();
+            return Rows::assemble(n, borrow(results));
+        };
+        let mut rows = Rows::laid_out(n, borrow(results));
+        let left = Mutex::new(rows.pieces(borrow(results)));
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let fill = || std::iter::from_fn(next).for_each(Piece::fill);
+        pool.in_place_scope(|scope| {
+            let fill = &fill;
+            scope.spawn(move |_| {
+                put_back();
+                fill();
+            });
+            for _ in 1..pool.current_num_threads() {
+                scope.spawn(move |_| fill());
             }
-            _ => (one(), other()),
-        }
+            fill();
+        });
+        drop(left);
+        rows
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -936,7 +941,7 @@ impl Engine {
                 walk.to(slot).set_leased(leased);
             }
         };
-        let ((), rows) = self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
+        let rows = self.assemble(handles.len(), &results, put_back);
         self.note_leases(!written.is_empty(), low.into_iter().map(|(slot, until)| (ChainAt::Session(slot), until)));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
@@ -1002,8 +1007,7 @@ impl Engine {
             drop(pages);
             self.put_back(changed);
         };
-        let ((), mut rows) =
-            self.side_by_side(handles.len(), put_back, || Rows::assemble(handles.len(), borrow(&results)));
+        let mut rows = self.assemble(handles.len(), &results, put_back);
         consumed.sort_unstable_by_key(|&(_, _, row)| row);
         for (account, _, row) in consumed {
             let Ok(account) = self.find(AccountId(account)) else { continue };

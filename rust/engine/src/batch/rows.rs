@@ -1,5 +1,7 @@
 //! What goes into a call and what comes out of it: packed bytes and columns.
 
+use std::mem::take;
+
 use crate::bytes::Bytes;
 use crate::error::{Error, Events, Status};
 use crate::limits::MAX_ROWS;
@@ -145,49 +147,82 @@ impl Rows {
     }
 
     /// Puts the runs' outcomes in the rows' order. Every row has exactly one outcome.
-    pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = (&'a [Outcome], &'a [u8])> + Clone) -> Self {
-        let mut rows = Self {
-            status: vec![0; n],
-            kinds: vec![0; n],
-            events: vec![0; n],
-            offsets: vec![0; n + 1],
-            data: Bytes::default(),
-            buffered: Vec::new(),
-        };
-        let mut in_order = true;
-        let mut next = 0;
-        for outcome in runs.clone().flat_map(|(outcomes, _)| outcomes) {
+    pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = Run<'a>> + Clone) -> Self {
+        let mut rows = Self::laid_out(n, runs.clone());
+        rows.pieces(runs).into_iter().for_each(Piece::fill);
+        rows
+    }
+
+    /// The same but for the rows' bytes, which [`Self::pieces`] are to fill in.
+    pub(crate) fn laid_out<'a>(n: usize, runs: impl Iterator<Item = Run<'a>>) -> Self {
+        let mut rows = Self::failed(n, Status::Ok);
+        let mut known = 0;
+        for outcome in runs.flat_map(|(outcomes, _)| outcomes) {
             let row = outcome.row as usize;
             rows.status[row] = outcome.status as u8;
             rows.kinds[row] = outcome.kind as u8;
             rows.events[row] = outcome.events.0;
             rows.offsets[row + 1] = outcome.len as i64;
-            in_order &= row == next;
-            next += 1;
+            known += 1;
         }
-        debug_assert_eq!(next, n, "a row has one outcome");
+        debug_assert_eq!(known, n, "a row has one outcome");
         for row in 0..n {
             rows.offsets[row + 1] += rows.offsets[row];
         }
-        let total = rows.offsets[n] as usize;
-        rows.data = Bytes::with_capacity(total).shared();
-        if in_order {
-            for (outcomes, bytes) in runs {
-                for outcome in outcomes {
-                    rows.data.extend_from_slice(&bytes[outcome.start..outcome.start + outcome.len]);
-                }
-            }
-        } else {
-            rows.data.resize(total, 0);
-            for (outcomes, bytes) in runs {
-                for outcome in outcomes {
-                    let to = rows.offsets[outcome.row as usize] as usize;
-                    let from = &bytes[outcome.start..outcome.start + outcome.len];
-                    rows.data[to..to + outcome.len].copy_from_slice(from);
-                }
+        rows.data = Bytes::to_be_written(rows.offsets[n] as usize).shared();
+        rows
+    }
+
+    /// The bytes of rows that were laid out for these runs: a piece for each run, so that several cores can fill them in. Where
+    /// the rows of runs are mixed there is one.
+    pub(crate) fn pieces<'p, 'r: 'p>(&'p mut self, runs: impl Iterator<Item = Run<'r>>) -> Vec<Piece<'p>> {
+        let Self { data, offsets, .. } = self;
+        let (mut rest, offsets) = (data.as_mut_slice(), &offsets[..]);
+        let mut spans: Vec<(usize, usize, Run<'p>)> = runs.filter_map(|run| span(run)).collect();
+        spans.sort_unstable_by_key(|&(first, ..)| first);
+        if spans.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+            let runs = spans.into_iter().map(|(.., run)| run).collect();
+            return vec![Piece { runs, offsets, base: 0, data: rest }];
+        }
+        let mut pieces = Vec::with_capacity(spans.len());
+        for (first, end, run) in spans {
+            let base = offsets[first] as usize;
+            let (data, behind) = take(&mut rest).split_at_mut(offsets[end] as usize - base);
+            rest = behind;
+            pieces.push(Piece { runs: vec![run], offsets, base, data });
+        }
+        pieces
+    }
+}
+
+/// What a run of a call gives: outcomes, and the bytes that they lie in.
+pub(crate) type Run<'a> = (&'a [Outcome], &'a [u8]);
+
+/// The first row of a run, and the row behind its last one.
+fn span(run: Run<'_>) -> Option<(usize, usize, Run<'_>)> {
+    let rows = run.0.iter().map(|outcome| outcome.row as usize);
+    Some((rows.clone().min()?, rows.max()? + 1, run))
+}
+
+/// A part of a result's bytes, and the runs that they come from.
+pub(crate) struct Piece<'a> {
+    runs: Vec<Run<'a>>,
+    offsets: &'a [i64],
+    /// Where it begins in the result.
+    base: usize,
+    data: &'a mut [u8],
+}
+
+impl Piece<'_> {
+    /// Writes all of it.
+    pub(crate) fn fill(self) {
+        for (outcomes, bytes) in self.runs {
+            for outcome in outcomes {
+                let to = self.offsets[outcome.row as usize] as usize - self.base;
+                let from = &bytes[outcome.start..outcome.start + outcome.len];
+                self.data[to..to + outcome.len].copy_from_slice(from);
             }
         }
-        rows
     }
 }
 
@@ -217,8 +252,16 @@ mod tests {
         let first = [outcome(2, 0, 2), outcome(0, 2, 1)];
         let second = [Outcome::failed(1, Status::Invalid), outcome(3, 1, 1)];
         let runs = [(&first[..], &b"ccA"[..]), (&second[..], &b"xd"[..])];
-        let rows = Rows::assemble(4, runs.into_iter());
+        let rows = Rows::assemble(4, runs.iter().copied());
         assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"Accd"[..], &[0, 1, 1, 3, 4][..]));
         assert_eq!(rows.status, [0, 4, 0, 0]);
+        // Runs whose rows are not mixed are pieces of their own, whatever their order.
+        let (one, other) = ([outcome(3, 0, 2), outcome(2, 2, 1)], [outcome(1, 0, 1), outcome(0, 1, 0)]);
+        let runs = [(&one[..], &b"ddc"[..]), (&[], b""), (&other[..], b"b")];
+        let mut rows = Rows::laid_out(4, runs.into_iter());
+        let pieces = rows.pieces(runs.into_iter());
+        assert_eq!(pieces.len(), 2);
+        pieces.into_iter().rev().for_each(Piece::fill);
+        assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"bcdd"[..], &[0, 0, 1, 2, 4][..]));
     }
 }
