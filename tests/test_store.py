@@ -287,7 +287,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("version", [4, 99, 2**31 - 1])
+@pytest.mark.parametrize("version", [5, 99, 2**31 - 1])
 def test_a_newer_schema_is_told_and_left_alone(path: Path, version: int) -> None:
     with opened(path) as engine:
         engine.account("desk", create=True)
@@ -365,10 +365,10 @@ def test_a_damaged_store_is_told_and_no_counter_goes_back(path: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 12 MiB, or a skip where none may be mounted."""
+    """A file system of its own, of 16 MiB, or a skip where none may be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if not mount("-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)):
+    if not mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)):
         pytest.skip("a file system may only be mounted by root")
     try:
         yield folder
