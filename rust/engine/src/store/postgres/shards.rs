@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::PostgresStore;
 use super::address::Taking;
 use super::link::{Attempt, Greeting};
-use super::statements::{self, SCHEMA};
+use super::statements::{self, OLDEST, SCHEMA};
 use crate::error::Error;
 use crate::limits::{SHARDS, STORE_PATIENCE};
 use crate::secret::Secret;
@@ -375,7 +375,7 @@ impl Meeting<'_> {
         let id: StoreId = id
             .try_into()
             .ok()
-            .filter(|_| schema == SCHEMA)
+            .filter(|_| schema >= OLDEST)
             .ok_or_else(|| self.said("is damaged: restore it from a backup"))?;
         if before.is_some_and(|before| before != id) {
             return Err(
@@ -385,6 +385,10 @@ impl Meeting<'_> {
         sealed::open(self.operator_key, &id, Place::Proof, &proof, &mut Zeroizing::default()).map_err(|_| {
             self.said("was made with another operator key: give that one (nothing can be read without it)")
         })?;
+        // Whoever may not make tables writes no rows either.
+        if self.may_make && schema < SCHEMA {
+            client.execute(statements::RAISE, &[&SCHEMA]).await?;
+        }
         Ok(id)
     }
 

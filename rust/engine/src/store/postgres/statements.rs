@@ -3,8 +3,11 @@
 
 use tokio_postgres::{Client, Error, Statement};
 
-/// The version of the tables below.
-pub(super) const SCHEMA: i32 = 1;
+/// The version of the tables below and of what is in their rows.
+pub(super) const SCHEMA: i32 = 2;
+
+/// The oldest one that is taken over. Its tables are the same; in rows of schema 2 there is what older engines do not read.
+pub(super) const OLDEST: i32 = 1;
 
 /// Keys and bodies are ours alone; nothing in the tables needs partitions, extensions or functions of the server's
 /// own, so that databases which speak PostgreSQL's language can stand in for it. Rows are updated in place where a
@@ -53,6 +56,9 @@ pub(super) const SESSION: &str = "
     SET lock_timeout = '5s';
     SET search_path = pg_catalog;
 ";
+
+/// From here on older engines are refused: $1 is our schema.
+pub(super) const RAISE: &str = "UPDATE interlane.store SET schema_version = $1 WHERE id = 1 AND schema_version < $1";
 
 pub(super) const GREETING: &str = "SELECT schema_version, store_id, proof FROM interlane.store WHERE id = 1";
 
