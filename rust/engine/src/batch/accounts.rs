@@ -105,8 +105,6 @@ pub(crate) struct Account {
     pub(crate) identity: KeyPair,
     pub(crate) registration_id: u32,
     tag_key: Secret<32>,
-    /// Makes the tags of received frames.
-    frame_key: Secret<32>,
     ids: Mutex<NextIds>,
     signed: RwLock<Vec<Arc<SignedPrekey>>>,
     pub(crate) stock: AtomicU32,
@@ -281,7 +279,6 @@ impl Account {
             name: name.into(),
             identity: take(&mut profile.identity),
             registration_id: profile.registration_id,
-            frame_key: frame_key(&profile.tag_key),
             tag_key: take(&mut profile.tag_key),
             ids: Mutex::new(profile.ids),
             signed: RwLock::new(signed),
@@ -391,14 +388,9 @@ impl Account {
         self.signed.read().unwrap_or_else(PoisonError::into_inner).iter().find(|prekey| prekey.id == id).cloned()
     }
 
-    /// Makes the tags of names.
+    /// Makes the tags of names and frames.
     pub(crate) fn tag_key(&self) -> &Secret<32> {
         &self.tag_key
-    }
-
-    /// Makes the tags of received frames.
-    pub(crate) fn frame_key(&self) -> &Secret<32> {
-        &self.frame_key
     }
 
     /// Names' tags, under which memory and store know them: a keyed hash, so that the store tells nobody who talks
@@ -420,15 +412,6 @@ impl Account {
             stock: self.stock.load(Ordering::Relaxed),
         }
     }
-}
-
-/// HMAC-SHA256(tag key, row kind of what is buffered): tags are made of more than a row kind.
-fn frame_key(tag_key: &Secret<32>) -> Secret<32> {
-    let mut made = SecretColumn::zeroes(1);
-    let keys = SecretColumn::copy_of(std::iter::once(tag_key));
-    let tails: &[&[u8]] = &[&[Kind::Buffered as u8]];
-    Backend::portable().run(Hmac { keys: &keys, heads: &[&[]], tails, out: &mut made });
-    Secret::take(&mut made[0])
 }
 
 /// The accounts that a run meets, each looked up once: rows refer to them by their place here.

@@ -1,17 +1,14 @@
 //! The rows of a call that receives, where there is a receive buffer: which frames they are, which of them came before,
 //! and what is kept of those that are opened.
 //!
-//! A frame is known by a tag. It is the tag of ChaCha20-Poly1305 (RFC 8439 §2.8) under the account's frame key, for an
-//! empty text with the frame as associated data:
+//! A frame is known by its tag,
 //!
 //! ```text
-//! nonce = kind of the frame ‖ 11 bytes of its sender's tag
-//! tag   = Poly1305(r, s, frame ‖ zeros ‖ lengths),  r ‖ s = ChaCha20(frame key, counter 0, nonce)
+//! HMAC-SHA256(account's tag key, row kind ‖ frame kind ‖ tag of its sender ‖ frame), 16 bytes
 //! ```
 //!
-//! So one sender's frame is not another's, and two frames of a sender have one tag with a probability of 2^-83 (for
-//! frames of 16 MiB; the shorter, the less), for whoever does not know *r*. A key of Poly1305 must not serve twice where tags
-//! can be seen. These are seen by nobody: they are in memory, and in the store in what is sealed.
+//! so that one sender's frame is not another's. (Poly1305 under a key for each sender would take half as long, but a tag that
+//! came to be known, by whatever leak, would then help to make frames of one tag.)
 //!
 //! Of the usual frame, the next one on its chain, not the plaintext is kept but the seed of the key that opens it, where that
 //! is shorter: a frame that is delivered again brings its ciphertext along, and the tag says that it is the same one. So a row
@@ -21,7 +18,6 @@ use std::ops::Range;
 
 use hashbrown::HashMap;
 use interlane_lanes::TILE;
-use interlane_lanes::kernels::chacha20poly1305::Seal;
 use interlane_lanes::kernels::hmac::Hmac;
 
 use super::accounts::RunAccounts;
@@ -119,14 +115,12 @@ impl Engine {
         random(&mut arrivals.lots_begin)?;
         let n = frames.len();
         arrivals.owners.resize(n, None);
-        let mut nonces = vec![[0; 12]; n];
+        let mut senders = vec![[0; TAG]; n];
         for entry in &plan.entries {
             let (account, sender) = owner(entry.slot);
             let place = arrivals.accounts.find(account).ok();
-            for row in plan.rows_of(entry).map(|row| row as usize) {
-                arrivals.owners[row] = place;
-                nonces[row][0] = kind(row);
-                nonces[row][1..].copy_from_slice(&sender[..11]);
+            for row in plan.rows_of(entry) {
+                (arrivals.owners[row as usize], senders[row as usize]) = (place, sender);
             }
         }
         arrivals.by_owner = by_owner(&arrivals.owners);
@@ -134,66 +128,30 @@ impl Engine {
         let made = self.over_the_cores(&parts, |part| {
             let rows: Vec<usize> = part.filter(|&row| arrivals.owners[row].is_some()).collect();
             let account = |&row: &usize| &arrivals.accounts[arrivals.owners[row].expect("the others were left out")];
-            let mut tags = vec![[0; TAG]; rows.len()];
-            self.backend.run(Seal {
-                keys: &SecretColumn::copy_of(rows.iter().map(|row| account(row).frame_key())),
-                nonces: &rows.iter().map(|&row| nonces[row]).collect::<Vec<_>>(),
-                associated: &rows.iter().map(|&row| frames.row(row)).collect::<Vec<_>>(),
-                rows: &mut tags.iter_mut().map(|tag| &mut tag[..]).collect::<Vec<_>>(),
+            let heads: Vec<[u8; 2 + TAG]> = rows
+                .iter()
+                .map(|&row| {
+                    let mut head = [0; 2 + TAG];
+                    (head[0], head[1]) = (RowKind::Buffered as u8, kind(row));
+                    head[2..].copy_from_slice(&senders[row]);
+                    head
+                })
+                .collect();
+            let mut hashes = vec![[0; 32]; rows.len()];
+            self.backend.run(Hmac {
+                keys: &SecretColumn::copy_of(rows.iter().map(|row| account(row).tag_key())),
+                heads: &heads.iter().map(|head| &head[..]).collect::<Vec<_>>(),
+                tails: &rows.iter().map(|&row| frames.row(row)).collect::<Vec<_>>(),
+                out: &mut hashes,
             });
-            (rows, tags)
+            (rows, hashes)
         });
         arrivals.tags.resize(n, [0; TAG]);
-        for (row, tag) in made.iter().flat_map(|(rows, tags)| rows.iter().zip(tags)) {
-            arrivals.tags[*row] = *tag;
+        for (row, hash) in made.iter().flat_map(|(rows, hashes)| rows.iter().zip(hashes)) {
+            arrivals.tags[*row] = *hash.first_chunk().expect("16 of 32");
         }
-        self.find_older(&mut arrivals, plan, frames, owner, kind);
         self.settle_known(&mut arrivals, frames)?;
         Ok(arrivals)
-    }
-
-    /// Gives rows that are buffered in the older form the tags that they have there:
-    ///
-    /// ```text
-    /// HMAC-SHA256(account's tag key, row kind ‖ frame kind ‖ tag of its sender ‖ frame), 16 bytes
-    /// ```
-    fn find_older(
-        &self,
-        arrivals: &mut Arrivals<'_>,
-        plan: &Plan<'_>,
-        frames: Packed<'_>,
-        owner: impl Fn(u32) -> (u32, [u8; TAG]),
-        kind: impl Fn(usize) -> u8,
-    ) {
-        let Arrivals { accounts, by_owner, owners, tags, .. } = arrivals;
-        let older: Vec<usize> = of_each(by_owner, owners)
-            .map(|(place, _)| place)
-            .filter(|&place| accounts[place].buffer().has_older())
-            .collect();
-        if older.is_empty() {
-            return;
-        }
-        for entry in &plan.entries {
-            let (_, sender) = owner(entry.slot);
-            for row in plan.rows_of(entry).map(|row| row as usize) {
-                let Some(place) = owners[row].filter(|place| older.contains(place)) else { continue };
-                let account = &accounts[place];
-                let mut head = [RowKind::Buffered as u8; 2 + TAG];
-                head[1] = kind(row);
-                head[2..].copy_from_slice(&sender);
-                let mut hash = [[0; 32]];
-                self.backend.run(Hmac {
-                    keys: &SecretColumn::copy_of(std::iter::once(account.tag_key())),
-                    heads: &[&head],
-                    tails: &[frames.row(row)],
-                    out: &mut hash,
-                });
-                let tag = hash[0].first_chunk().expect("16 of 32");
-                if account.buffer().contains(tag) {
-                    tags[row] = *tag;
-                }
-            }
-        }
     }
 
     /// Finds the rows that are in the buffer, and those for which it has no room.

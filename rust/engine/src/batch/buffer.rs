@@ -46,8 +46,6 @@ pub(crate) struct Buffer {
     bytes: u64,
     /// Bytes that calls under way may yet need.
     pub(super) reserved: u64,
-    /// Some frames came from rows of the older form.
-    has_older: bool,
 }
 
 /// A frame that is kept.
@@ -82,8 +80,7 @@ impl Buffer {
     pub(crate) fn load(mut found: Vec<LoadedLot>) -> Self {
         found.sort_unstable_by_key(|lot| (lot.kept_at, lot.tag));
         let mut buffer = Self::default();
-        for LoadedLot { tag, kept_at, older, frames } in found {
-            buffer.has_older |= older;
+        for LoadedLot { tag, kept_at, frames } in found {
             buffer.insert(tag, kept_at, frames.into_iter());
         }
         buffer
@@ -98,21 +95,10 @@ impl Buffer {
         self.bytes
     }
 
-    pub(super) fn has_older(&self) -> bool {
-        self.has_older
-    }
-
-    fn find(&self, tag: &[u8; TAG]) -> Option<&Frame> {
-        self.frames.find(hash(tag), |frame| frame.tag == *tag)
-    }
-
-    pub(super) fn contains(&self, tag: &[u8; TAG]) -> bool {
-        self.find(tag).is_some()
-    }
-
     /// The tag of the row that a frame is kept in.
     pub(super) fn lot_of(&self, tag: &[u8; TAG]) -> Option<[u8; TAG]> {
-        Some(self.lots[&self.find(tag)?.lot].tag)
+        let frame = self.frames.find(hash(tag), |frame| frame.tag == *tag)?;
+        Some(self.lots[&frame.lot].tag)
     }
 
     /// Takes a lot in: its frames' tags, and the lengths of their plaintexts. Gives how many there are.
@@ -206,16 +192,15 @@ pub(super) fn row_bytes(len: usize) -> u64 {
 pub(crate) struct LoadedLot {
     tag: [u8; TAG],
     kept_at: u64,
-    older: bool,
     frames: Vec<([u8; TAG], usize)>,
 }
 
 impl LoadedLot {
     /// Reads the row of a tag.
     pub(crate) fn read(tag: [u8; TAG], row: &[u8]) -> Result<Self, Error> {
-        let Lot { kept_at, older, frames } = Lot::read(tag, row)?;
+        let Lot { kept_at, frames } = Lot::read(tag, row)?;
         let frames = frames.iter().map(|frame| (frame.tag, frame.text.len())).collect();
-        Ok(Self { tag, kept_at, older, frames })
+        Ok(Self { tag, kept_at, frames })
     }
 }
 
@@ -351,7 +336,7 @@ impl Engine {
         store.load(&torn, &mut |at, row| {
             let key = torn[at];
             let Ok(account) = standings.here(key.account) else { return Ok(()) };
-            let Lot { kept_at, mut frames, older: _ } = Lot::read(key.tag, row)?;
+            let Lot { kept_at, mut frames } = Lot::read(key.tag, row)?;
             let buffer = account.buffer();
             frames.retain(|frame| buffer.lot_of(&frame.tag) == Some(key.tag));
             if !frames.is_empty() {
@@ -383,7 +368,7 @@ mod tests {
 
     fn loaded(lot: u8, kept_at: u64, frames: &[(u8, usize)]) -> LoadedLot {
         let frames = frames.iter().map(|&(frame, len)| (tag(frame), len)).collect();
-        LoadedLot { tag: tag(lot), kept_at, older: false, frames }
+        LoadedLot { tag: tag(lot), kept_at, frames }
     }
 
     #[test]
@@ -392,7 +377,7 @@ mod tests {
         assert_eq!((buffer.len(), buffer.bytes()), (4, row_bytes(5) * 2 + row_bytes(6) + row_bytes(7)));
         assert_eq!(buffer.remove(&tag(2)), Some(Left::Tears(0)));
         assert_eq!(buffer.remove(&tag(2)), None);
-        assert!(buffer.contains(&tag(1)) && !buffer.contains(&tag(2)));
+        assert_eq!((buffer.lot_of(&tag(1)), buffer.lot_of(&tag(2))), (Some(tag(1)), None));
         assert_eq!(buffer.remove(&tag(4)), Some(Left::Nothing(tag(9))));
         assert_eq!((buffer.mend(1), buffer.mend(0)), (None, Some(tag(1))));
         assert_eq!(buffer.remove(&tag(1)), Some(Left::Tears(0)));

@@ -130,8 +130,6 @@ pub(super) fn begin(kept_at: u64, lot: &mut Vec<u8>) {
 pub(super) struct Lot<'a> {
     /// When it was kept, in seconds.
     pub(super) kept_at: u64,
-    /// It is of the older form, whose tags are made in another way.
-    pub(super) older: bool,
     pub(super) frames: Vec<Kept<'a>>,
 }
 
@@ -153,7 +151,7 @@ impl<'a> Lot<'a> {
         while !rest.is_empty() {
             frames.push(Kept::read(&mut rest)?);
         }
-        Some(Self { kept_at: when(*head), older: false, frames })
+        Some(Self { kept_at: when(*head), frames })
     }
 
     fn read_older(tag: [u8; TAG], row: &'a [u8]) -> Option<Self> {
@@ -167,7 +165,7 @@ impl<'a> Lot<'a> {
             KeptText::Keyed { len, key: rest.take()?, iv: rest.take()? }
         };
         let frame = Kept { tag, kind: kind_of(kind & !SEALED)?, events: Events(events), text };
-        Some(Self { kept_at: when(*head), older: true, frames: vec![frame] })
+        Some(Self { kept_at: when(*head), frames: vec![frame] })
     }
 }
 
@@ -220,7 +218,7 @@ mod tests {
         let row = lot(&frames);
         assert!(row.len() <= LOT_HEAD + frames.iter().map(Kept::most).sum::<usize>());
         let found = Lot::read([7; TAG], &row).unwrap_or_else(|_| panic!("a lot"));
-        assert_eq!((found.kept_at, found.older, found.frames.len()), (1 << 40, false, frames.len()));
+        assert_eq!((found.kept_at, found.frames.len()), (1 << 40, frames.len()));
         assert!(frames.iter().zip(&found.frames).all(|(frame, found)| is_same(frame, found)));
     }
 
@@ -247,7 +245,7 @@ mod tests {
     fn rows_of_the_older_form_are_read() {
         let row = [&1_800_000_000_u64.to_le_bytes()[..], &[Kind::PrekeyMessage as u8, 3], b"text"].concat();
         let found = Lot::read([8; TAG], &row).unwrap_or_else(|_| panic!("a lot"));
-        assert_eq!((found.kept_at, found.older), (1_800_000_000, true));
+        assert_eq!(found.kept_at, 1_800_000_000);
         let frame =
             Kept { tag: [8; TAG], kind: Kind::PrekeyMessage, events: Events(3), text: KeptText::Plain(b"text") };
         assert!(matches!(&found.frames[..], [found] if is_same(found, &frame)));
