@@ -56,8 +56,8 @@ struct Again {
     row: u32,
     events: Events,
     len: usize,
-    /// Where not its seed was kept but its key, the IV.
-    iv: Option<[u8; 16]>,
+    /// Its seed was kept; else its key and IV.
+    by_seed: bool,
 }
 
 /// The rows of a call that receives: which frames they are, and which of them were received before.
@@ -186,7 +186,7 @@ impl Engine {
         known.sort_unstable();
         let of_lots: Vec<&[(Key, u32)]> = known.chunk_by(|(one, _), (next, _)| one == next).collect();
         let keys: Vec<Key> = of_lots.iter().map(|rows| rows[0].0).collect();
-        let (mut sealed, mut opened_by) = (Vec::with_capacity(known.len()), SecretColumn::zeroes(known.len()));
+        let (mut sealed, mut opened_by) = (Vec::with_capacity(known.len()), SecretColumn::<48>::zeroes(known.len()));
         self.load(&keys, &mut |at, body| {
             let Lot { frames: kept, .. } = Lot::read(keys[at].tag, body)?;
             for &(_, row) in of_lots[at] {
@@ -201,12 +201,14 @@ impl Engine {
                         arrivals.settled.insert(row, Settled::Redelivered { kind, events, start, len });
                     }
                     KeptText::Sealed { len, seed } => {
-                        opened_by[sealed.len()] = *seed;
-                        sealed.push(Again { row, events, len, iv: None });
+                        opened_by[sealed.len()][..32].copy_from_slice(seed);
+                        sealed.push(Again { row, events, len, by_seed: true });
                     }
                     KeptText::Keyed { len, key, iv } => {
-                        opened_by[sealed.len()] = *key;
-                        sealed.push(Again { row, events, len, iv: Some(*iv) });
+                        let by = &mut opened_by[sealed.len()];
+                        by[..32].copy_from_slice(key);
+                        by[32..].copy_from_slice(iv);
+                        sealed.push(Again { row, events, len, by_seed: false });
                     }
                 }
             }
@@ -221,13 +223,18 @@ impl Engine {
         arrivals: &mut Arrivals<'_>,
         frames: Packed<'_>,
         sealed: &[Again],
-        opened_by: &[[u8; 32]],
+        opened_by: &[[u8; 48]],
     ) -> Result<(), Error> {
         for (rows, opened_by) in sealed.chunks(TILE).zip(opened_by.chunks(TILE)) {
-            let mut keys = tile::message_keys(self.backend, &opened_by[..rows.len()]);
-            for (lane, again) in rows.iter().enumerate() {
-                if let Some(iv) = again.iv {
-                    (keys.cipher[lane], keys.iv[lane]) = (opened_by[lane], iv);
+            let mut seeds = tile::column::<32>();
+            for (seed, by) in seeds.iter_mut().zip(opened_by) {
+                seed.copy_from_slice(&by[..32]);
+            }
+            let mut keys = tile::message_keys(self.backend, &seeds[..rows.len()]);
+            for (lane, (again, by)) in rows.iter().zip(opened_by).enumerate() {
+                if !again.by_seed {
+                    keys.cipher[lane] = seeds[lane];
+                    keys.iv[lane].copy_from_slice(&by[32..]);
                 }
             }
             let mut ciphertexts = [None; TILE];

@@ -38,11 +38,10 @@ pub struct BufferLimits {
 #[derive(Default)]
 pub(crate) struct Buffer {
     frames: HashTable<Frame>,
-    /// By their numbers, which ascend with time.
-    lots: HashMap<u64, KnownLot>,
-    next_lot: u64,
-    /// The oldest first: when it was kept, and its number. What has gone stays here until its turn.
-    by_age: VecDeque<(u64, u64)>,
+    /// By the tags of their rows.
+    lots: HashMap<[u8; TAG], KnownLot>,
+    /// The oldest first. What has gone stays here until its turn.
+    by_age: VecDeque<(u64, [u8; TAG])>,
     bytes: u64,
     /// Bytes that calls under way may yet need.
     pub(super) reserved: u64,
@@ -51,13 +50,12 @@ pub(crate) struct Buffer {
 /// A frame that is kept.
 struct Frame {
     tag: [u8; TAG],
-    lot: u64,
+    lot: [u8; TAG],
     bytes: u64,
 }
 
 /// A row of the store.
 struct KnownLot {
-    tag: [u8; TAG],
     /// Frames in it that are not acknowledged.
     left: u32,
     /// It is to be written anew.
@@ -69,9 +67,9 @@ struct KnownLot {
 pub(super) enum Left {
     /// Nothing new: it is torn as it was.
     Torn,
-    /// It is torn now: its number.
-    Tears(u64),
-    /// Nothing is left of it: the tag of its row.
+    /// The lot of this tag is torn now.
+    Tears([u8; TAG]),
+    /// Nothing is left of the lot of this tag.
     Nothing([u8; TAG]),
 }
 
@@ -97,72 +95,83 @@ impl Buffer {
 
     /// The tag of the row that a frame is kept in.
     pub(super) fn lot_of(&self, tag: &[u8; TAG]) -> Option<[u8; TAG]> {
-        let frame = self.frames.find(hash(tag), |frame| frame.tag == *tag)?;
-        Some(self.lots[&frame.lot].tag)
+        self.frames.find(hash(tag), |frame| frame.tag == *tag).map(|frame| frame.lot)
     }
 
     /// Takes a lot in: its frames' tags, and the lengths of their plaintexts. Gives how many there are.
     pub(super) fn insert(
         &mut self,
-        tag: [u8; TAG],
+        lot: [u8; TAG],
         kept_at: u64,
         frames: impl Iterator<Item = ([u8; TAG], usize)>,
     ) -> u64 {
-        let number = self.next_lot;
         let mut left = 0;
         for (tag, len) in frames {
             let bytes = row_bytes(len);
             let known = self.frames.entry(hash(&tag), |frame| frame.tag == tag, |frame| hash(&frame.tag));
             if let Entry::Vacant(vacant) = known {
-                vacant.insert(Frame { tag, lot: number, bytes });
+                vacant.insert(Frame { tag, lot, bytes });
                 self.bytes += bytes;
                 left += 1;
             }
         }
         if left > 0 {
-            self.next_lot += 1;
-            self.lots.insert(number, KnownLot { tag, left, torn: false });
-            self.by_age.push_back((kept_at, number));
+            self.lots.insert(lot, KnownLot { left, torn: false });
+            self.by_age.push_back((kept_at, lot));
         }
         u64::from(left)
     }
 
     pub(super) fn remove(&mut self, tag: &[u8; TAG]) -> Option<Left> {
         let found = self.frames.find_entry(hash(tag), |frame| frame.tag == *tag).ok()?;
-        let (Frame { lot: number, bytes, .. }, _) = found.remove();
+        let (Frame { lot: tag, bytes, .. }, _) = found.remove();
         self.bytes -= bytes;
-        let lot = self.lots.get_mut(&number).expect("a frame's lot is there while the frame is");
+        let lot = self.lots.get_mut(&tag).expect("a frame's lot is there while the frame is");
         lot.left -= 1;
         if lot.left > 0 {
-            return Some(if replace(&mut lot.torn, true) { Left::Torn } else { Left::Tears(number) });
+            return Some(if replace(&mut lot.torn, true) { Left::Torn } else { Left::Tears(tag) });
         }
-        let tag = lot.tag;
-        self.lots.remove(&number);
+        self.lots.remove(&tag);
         // Few lots live long: what is left of the others must not pile up behind one that does.
         if self.by_age.len() > 2 * self.lots.len() + GONE {
             let lots = &self.lots;
-            self.by_age.retain(|(_, number)| lots.contains_key(number));
+            self.by_age.retain(|(_, lot)| lots.contains_key(lot));
         }
         Some(Left::Nothing(tag))
     }
 
-    /// The tag of the row of a lot that is written anew now, if there is something left of it.
-    fn mend(&mut self, number: u64) -> Option<[u8; TAG]> {
-        let lot = self.lots.get_mut(&number)?;
-        lot.torn = false;
-        Some(lot.tag)
+    /// Whether there is something left of a lot; it is written anew now.
+    fn mend(&mut self, lot: &[u8; TAG]) -> bool {
+        self.lots.get_mut(lot).map(|lot| lot.torn = false).is_some()
+    }
+
+    /// Takes out of a buffer that was read from the store what was acknowledged of the one before and is not written yet.
+    pub(super) fn take_over(&mut self, before: &Self, account: u32, acknowledged: &mut Acknowledged) {
+        let pending: HashSet<[u8; TAG]> = acknowledged.of(account).collect();
+        let gone: Vec<[u8; TAG]> = self
+            .frames
+            .iter()
+            .filter(|frame| pending.contains(&frame.lot) && before.lot_of(&frame.tag).is_none())
+            .map(|frame| frame.tag)
+            .collect();
+        for tag in gone {
+            // Torn ones are among those that are to be written anew.
+            if let Some(Left::Nothing(lot)) = self.remove(&tag) {
+                acknowledged.empty.push(Key { account, kind: RowKind::Buffered, tag: lot });
+            }
+        }
     }
 
     /// Takes out what was kept before `before`: `gone` is given the tags of the rows. Gives how many frames these had.
     pub(super) fn expire(&mut self, before: u64, mut gone: impl FnMut([u8; TAG])) -> u64 {
         let mut old = HashSet::new();
-        while let Some(&(kept_at, number)) = self.by_age.front()
+        while let Some(&(kept_at, lot)) = self.by_age.front()
             && kept_at < before
         {
             self.by_age.pop_front();
-            if let Some(lot) = self.lots.remove(&number) {
-                old.insert(number);
-                gone(lot.tag);
+            if self.lots.remove(&lot).is_some() {
+                old.insert(lot);
+                gone(lot);
             }
         }
         if old.is_empty() {
@@ -209,8 +218,8 @@ impl LoadedLot {
 pub(super) struct Acknowledged {
     /// Nothing is left of these.
     empty: Vec<Key>,
-    /// Something may be left of these lots: account and number.
-    torn: Vec<(u32, u64)>,
+    /// Something may be left of these.
+    torn: Vec<Key>,
 }
 
 impl Acknowledged {
@@ -225,9 +234,14 @@ impl Acknowledged {
     fn add(&mut self, account: &Account, left: &Left) {
         match *left {
             Left::Nothing(tag) => self.empty.push(account.key(RowKind::Buffered, tag)),
-            Left::Tears(number) => self.torn.push((account.id, number)),
+            Left::Tears(tag) => self.torn.push(account.key(RowKind::Buffered, tag)),
             Left::Torn => {}
         }
+    }
+
+    /// The lots of an account.
+    fn of(&self, account: u32) -> impl Iterator<Item = [u8; TAG]> {
+        self.empty.iter().chain(&self.torn).filter(move |key| key.account == account).map(|key| key.tag)
     }
 
     /// Takes others in.
@@ -239,7 +253,7 @@ impl Acknowledged {
     /// Leaves the rows of some accounts alone.
     pub(super) fn retain(&mut self, is_here: impl Fn(u32) -> bool) {
         self.empty.retain(|key| is_here(key.account));
-        self.torn.retain(|&(account, _)| is_here(account));
+        self.torn.retain(|key| is_here(key.account));
     }
 }
 
@@ -300,10 +314,10 @@ impl Engine {
 
     /// Notes rows that change with the next commit, after `frames` frames in them were freed.
     pub(super) fn free_buffered(&self, freed: Acknowledged, frames: u64) -> Result<(), Error> {
+        self.unnote_buffered(frames);
         if freed.is_empty() {
             return Ok(());
         }
-        self.unnote_buffered(frames);
         let pending = {
             let mut pending = self.acknowledged();
             pending.extend(freed);
@@ -312,42 +326,39 @@ impl Engine {
         if pending >= MAX_PENDING_ACKS { self.commit_acknowledged() } else { Ok(()) }
     }
 
-    /// Adds to a commit what was acknowledged: rows that go, and torn ones, written anew with what is left in them.
-    pub(super) fn put_acknowledged(
-        &self,
-        store: &mut dyn Store,
-        acknowledged: &Acknowledged,
-        changes: &mut Changes,
-    ) -> Result<(), Error> {
+    /// Adds to a commit what was acknowledged: rows that go, and torn ones, written anew with what is left in them. Where
+    /// these cannot be read they wait for the next commit: this one need not fail for it.
+    pub(super) fn put_acknowledged(&self, store: &mut dyn Store, acknowledged: &Acknowledged, changes: &mut Changes) {
         changes.delete_before(&acknowledged.empty);
-        let standings = self.standings();
-        let mut torn: Vec<Key> = Vec::new();
-        for &(account, number) in &acknowledged.torn {
-            let Ok(account) = standings.here(account) else { continue };
+        let mut torn: Vec<(Key, Arc<Account>)> = Vec::new();
+        for &key in &acknowledged.torn {
+            let account = self.standings().here(key.account).ok().cloned();
             // What is torn from here on is for the next commit.
-            let lot = account.buffer().mend(number);
-            torn.extend(lot.map(|tag| account.key(RowKind::Buffered, tag)));
+            torn.extend(account.filter(|account| account.buffer().mend(&key.tag)).map(|account| (key, account)));
         }
         if torn.is_empty() {
-            return Ok(());
+            return;
         }
-        torn.sort_unstable();
-        torn.dedup();
-        store.load(&torn, &mut |at, row| {
-            let key = torn[at];
-            let Ok(account) = standings.here(key.account) else { return Ok(()) };
+        torn.sort_unstable_by_key(|&(key, _)| key);
+        torn.dedup_by_key(|&mut (key, _)| key);
+        let keys: Vec<Key> = torn.iter().map(|&(key, _)| key).collect();
+        let written = store.load(&keys, &mut |at, row| {
+            let (key, account) = &torn[at];
             let Lot { kept_at, mut frames } = Lot::read(key.tag, row)?;
             let buffer = account.buffer();
             frames.retain(|frame| buffer.lot_of(&frame.tag) == Some(key.tag));
             if !frames.is_empty() {
                 changes.reserve(LOT_HEAD + frames.iter().map(Kept::most).sum::<usize>());
-                changes.put(key, |row| {
+                changes.put(*key, |row| {
                     lot_record::begin(kept_at, row);
                     frames.iter().for_each(|frame| frame.write(row));
                 });
             }
             Ok(())
-        })
+        });
+        if written.is_err() {
+            self.acknowledged().torn.extend(keys);
+        }
     }
 }
 
@@ -375,15 +386,15 @@ mod tests {
     fn lots_go_with_their_last_frame() {
         let mut buffer = Buffer::load(vec![loaded(1, 10, &[(1, 5), (2, 6), (3, 7)]), loaded(9, 10, &[(4, 5)])]);
         assert_eq!((buffer.len(), buffer.bytes()), (4, row_bytes(5) * 2 + row_bytes(6) + row_bytes(7)));
-        assert_eq!(buffer.remove(&tag(2)), Some(Left::Tears(0)));
+        assert_eq!(buffer.remove(&tag(2)), Some(Left::Tears(tag(1))));
         assert_eq!(buffer.remove(&tag(2)), None);
         assert_eq!((buffer.lot_of(&tag(1)), buffer.lot_of(&tag(2))), (Some(tag(1)), None));
         assert_eq!(buffer.remove(&tag(4)), Some(Left::Nothing(tag(9))));
-        assert_eq!((buffer.mend(1), buffer.mend(0)), (None, Some(tag(1))));
-        assert_eq!(buffer.remove(&tag(1)), Some(Left::Tears(0)));
+        assert_eq!((buffer.mend(&tag(9)), buffer.mend(&tag(1))), (false, true));
+        assert_eq!(buffer.remove(&tag(1)), Some(Left::Tears(tag(1))));
         assert_eq!(buffer.lot_of(&tag(3)), Some(tag(1)));
         assert_eq!(buffer.remove(&tag(3)), Some(Left::Nothing(tag(1))));
-        assert_eq!(buffer.mend(0), None);
+        assert!(!buffer.mend(&tag(1)));
         assert_eq!((buffer.len(), buffer.bytes()), (0, 0));
     }
 

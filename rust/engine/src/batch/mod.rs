@@ -2,6 +2,8 @@
 //! goes through a crypto step at once. State is advanced on copies, made durable, then put back.
 
 mod accounts;
+#[cfg(test)]
+mod acknowledgements;
 mod agreement;
 mod arrivals;
 mod buffer;

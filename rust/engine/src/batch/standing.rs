@@ -281,9 +281,8 @@ impl Engine {
         // counts is whether the engine has it, for it is not called back before this call has ended.
         changes.leave_out(&self.refused(&accounts).0.into_iter().map(|(id, _)| id).collect());
         self.leases.begin(chains);
-        let done = self
-            .put_acknowledged(store.as_mut(), &acknowledged, &mut changes)
-            .and_then(|()| if changes.is_empty() { Ok(()) } else { store.commit(changes) });
+        self.put_acknowledged(store.as_mut(), &acknowledged, &mut changes);
+        let done = if changes.is_empty() { Ok(()) } else { store.commit(changes) };
         if done.is_err() {
             self.leases.undo(chains);
             self.acknowledged().extend(acknowledged);
@@ -449,7 +448,11 @@ impl Engine {
         let loaded = Account::load(store.as_mut(), &back).map(|loaded| {
             let mut standings = self.standings_mut();
             for account in loaded {
-                let before = standings.known(account.id).map_or(0, |account| account.buffer().len());
+                let before = standings.known(account.id).map_or(0, |before| {
+                    let before = before.buffer();
+                    account.buffer().take_over(&before, account.id, &mut self.acknowledged());
+                    before.len()
+                });
                 self.note_buffered(account.buffer().len() as u64);
                 self.unnote_buffered(before as u64);
                 standings.put(account);

@@ -486,7 +486,10 @@ impl SqliteStore {
                 insert.execute(params![sequence.to_be_bytes(), block.as_slice()])?;
                 self.slots.made(connection.last_insert_rowid());
             } else {
-                write_over.execute(params![slot.number, sequence.to_be_bytes(), block.as_slice()])?;
+                let written = write_over.execute(params![slot.number, sequence.to_be_bytes(), block.as_slice()])?;
+                if written != 1 {
+                    return Err(damaged(&self.path).into());
+                }
             }
             bytes += block.len() as u64;
         }
