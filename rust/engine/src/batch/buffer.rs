@@ -250,6 +250,12 @@ impl Acknowledged {
         self.torn.extend(others.torn);
     }
 
+    /// Gives up the rows of an account.
+    pub(super) fn take_of(&mut self, account: u32) -> Self {
+        let of = |keys: &mut Vec<Key>| keys.extract_if(.., |key| key.account == account).collect();
+        Self { empty: of(&mut self.empty), torn: of(&mut self.torn) }
+    }
+
     /// Leaves the rows of some accounts alone.
     pub(super) fn retain(&mut self, is_here: impl Fn(u32) -> bool) {
         self.empty.retain(|key| is_here(key.account));

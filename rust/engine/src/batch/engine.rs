@@ -463,6 +463,8 @@ impl Engine {
         self.may_be_called()?;
         let _founding = self.founding.lock().unwrap_or_else(PoisonError::into_inner);
         let account = self.here_held(id)?;
+        // Commits give up what is acknowledged of an account that they do not find.
+        let acknowledged = self.acknowledged().take_of(id.0);
         // From here on no call finds it; those that have are waited for.
         self.standings_mut().remove(id.0);
         let slots = self.columns.slots_of(|account| account == id.0);
@@ -478,6 +480,7 @@ impl Engine {
             // It can be gone and yet something be wrong, such as traces that could not be wiped.
             if deleted.is_err() && store.accounts().is_ok_and(|left| left.iter().any(|(left, _)| *left == id.0)) {
                 self.standings_mut().put(account);
+                self.acknowledged().extend(acknowledged);
                 self.leases.undo(&chains);
                 self.note_lost(store.as_mut());
                 return deleted;
