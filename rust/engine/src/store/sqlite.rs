@@ -374,7 +374,7 @@ impl SqliteStore {
         })
     }
 
-    /// Writes the batch that `prepare` gives, and what it does itself, in one transaction; folds and sweeps what is due.
+    /// Writes the batch that `prepare` gives, and what it does itself, in one transaction; folds what is due.
     fn write<T>(
         &mut self,
         prepare: impl FnOnce(&mut Self, &Connection) -> Result<(T, Changes), Fault>,
