@@ -7,7 +7,7 @@
 
 use interlane_lanes::isa::{Backend, TILE};
 use interlane_lanes::kernels::hkdf::Info;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, cmac, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -123,6 +123,11 @@ fn main() {
     time("cbc::Decrypt, 272 bytes", 20, &mut |backend| {
         let mut rows = texts.each_mut().map(|row| &mut row[..]);
         backend.run_in_lanes(cbc::Decrypt { keys: black_box(keys), ivs, rows: &mut rows[..n] });
+    });
+    let (block_heads, mut all_codes) = (&[[6; 32]; ROWS][..n], [[0; 16]; ROWS]);
+    time("cmac::Cmac, 32 + 330 bytes", 20, &mut |backend| {
+        let out = &mut all_codes[..n];
+        backend.run_in_lanes(cmac::Cmac { keys: black_box(keys), heads: block_heads, tails, out });
     });
     time("sha256::Digest, 330 bytes", 20, &mut |backend| {
         backend.run_in_lanes(sha256::Digest { messages: black_box(tails), out });

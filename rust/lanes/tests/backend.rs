@@ -63,6 +63,7 @@ fn every_kernel_has_a_runner() {
             "hkdf",
             "chain",
             "cbc/encrypt",
+            "cmac",
             "gcm",
             "chacha20poly1305",
             "x25519",

@@ -79,7 +79,7 @@ fn kernels_are_inlined_into_their_backend() {
     assert!(found > 30, "{found}");
 }
 
-/// docs/lanes.md says how much faster than portable each kernel is in lanes, and why where that is less than twice.
+/// docs/lanes.md says how much faster than portable each kernel is in lanes, and why where that is less than twice, or not said.
 #[test]
 fn kernels_that_are_not_twice_as_fast_have_their_reason() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lanes.md");
@@ -99,8 +99,9 @@ fn kernels_that_are_not_twice_as_fast_have_their_reason() {
         for runner in backend.kernels().into_iter().filter(|runner| runner.lanes.is_some()) {
             let name = format!("`{}`", runner.kernel);
             let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{name} has no figure"));
-            let times: f64 = row[1 + column].parse().expect("a number");
-            assert!(times >= 2.0 || !row[3].is_empty(), "{name} on {}: {times}, and no reason", backend.name());
+            let times = row[1 + column];
+            let is_twice = times.parse::<f64>().is_ok_and(|times| times >= 2.0);
+            assert!(is_twice || !row[3].is_empty(), "{name} on {}: {times}, and no reason", backend.name());
             looked_at += 1;
         }
     }

@@ -9,12 +9,12 @@
 use crate::errors;
 use core::hint::black_box;
 use interlane_lanes::Backend;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, cmac, gcm, hkdf, hmac, sha256, x25519, xeddsa};
 use pyo3::prelude::*;
 use std::time::{Duration, Instant};
 
 /// The works that `measure` knows.
-const WORKS: [&str; 13] = [
+const WORKS: [&str; 14] = [
     "sha256/compression",
     "hmac",
     "hkdf",
@@ -22,6 +22,7 @@ const WORKS: [&str; 13] = [
     "cbc/encrypt",
     "cbc/decrypt",
     "cbc_hmac",
+    "cmac",
     "gcm",
     "chacha20poly1305",
     "x25519",
@@ -56,6 +57,7 @@ pub(crate) fn measure(py: Python<'_>, work: &str, backend: Option<&str>) -> PyRe
         "cbc/encrypt" => cbc_encrypt,
         "cbc/decrypt" => cbc_decrypt,
         "cbc_hmac" => cbc_hmac,
+        "cmac" => cmac,
         "gcm" => gcm,
         "chacha20poly1305" => chacha20poly1305,
         "x25519" => agree,
@@ -137,6 +139,15 @@ fn cbc_hmac(backend: Backend) -> f64 {
         backend.run(cbc::Encrypt { keys: &keys, ivs: &ivs, rows: &mut slices(texts) });
         let tails: Vec<&[u8]> = texts.iter().map(|text| &text[..]).collect();
         backend.run(hmac::Hmac { keys: &mac_keys, heads: &NONE, tails: &tails, out });
+    })
+}
+
+/// What a frame is known by, and who sent it, before the frame.
+fn cmac(backend: Backend) -> f64 {
+    let (keys, heads, bytes) = (filled(1), filled::<32>(2), text(FRAME));
+    let tails = windows(&bytes, FRAME);
+    timed(backend, filled::<16>(0), |backend, out| {
+        backend.run(cmac::Cmac { keys: &keys, heads: &heads, tails: &tails, out });
     })
 }
 

@@ -2,7 +2,7 @@
 //! ciphertexts and signatures as they come in, lengths) is not.
 
 use interlane_lanes::kernels::hkdf::Info;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, cmac, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
 use interlane_lanes::{Backend, Kernel};
 
 use crate::marks::secret;
@@ -38,6 +38,7 @@ pub const KERNELS: &[(&str, Probe)] = &[
     ("chain step to keys", step_to_keys),
     ("cbc encrypt", cbc_encrypt),
     ("cbc decrypt", cbc_decrypt),
+    ("cmac", cmac),
     ("gcm seal", gcm_seal),
     ("gcm open", gcm_open),
     ("chacha20poly1305 seal", chacha_seal),
@@ -199,6 +200,14 @@ fn cbc_decrypt(given: &mut Given) -> Outputs {
     let mut rows = given.rows(whole_blocks);
     given.run(cbc::Decrypt { keys: &keys, ivs: &ivs, rows: &mut slices_mut(&mut rows) });
     Outputs { secret: rows.concat(), public: Vec::new() }
+}
+
+fn cmac(given: &mut Given) -> Outputs {
+    let keys = given.secrets();
+    let (heads, tails) = (given.arrays::<32>(), given.secret_rows(any_length));
+    let mut out = [[0; 16]; ROWS];
+    given.run(cmac::Cmac { keys: &keys, heads: &heads, tails: &slices(&tails), out: &mut out });
+    all_secret(&[&out])
 }
 
 /// Seals rows of an AEAD; then, with marks on the keys alone, opens them, of which every fifth is forged.

@@ -21,6 +21,8 @@ pub enum Step {
     CbcEncrypt,
     /// AES-256-CBC, decrypting: they do not.
     CbcDecrypt,
+    /// AES-256-CMAC.
+    Cmac,
     /// AES-256-GCM.
     Gcm,
     /// ChaCha20-Poly1305.
@@ -51,6 +53,8 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::CbcDecrypt) => ("AES-NI, 8 rows side by side", 5), // Zen 5
         #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2(_), Step::Cmac) => ("AES-NI, 8 rows side by side", 2), // Zen 3
+        #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::Gcm) => ("AES-NI, 8 rows side by side", 4), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx2(_), Step::ChaCha20Poly1305) => ("AVX2, 8 lanes", 4), // Zen 5
@@ -62,6 +66,8 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         (Backend::Avx512(_), Step::CbcEncrypt) => ("VAES, 16 rows side by side", 2), // Zen 5
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::CbcDecrypt) => ("VAES, 16 rows side by side", 5), // Zen 5
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512(_), Step::Cmac) => ("VAES, 16 rows side by side", 2), // as CbcEncrypt: no such CPU was at hand
         #[cfg(target_arch = "x86_64")]
         (Backend::Avx512(_), Step::Gcm) => ("VAES, 16 rows side by side", 3), // Zen 5
         #[cfg(target_arch = "x86_64")]
@@ -80,6 +86,8 @@ const fn lanes(backend: Backend, step: Step) -> Option<InLanes> {
         (Backend::NeonCrypto(_), Step::Hash) => ("SHA-2 instructions, 4 rows side by side", 3),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         (Backend::NeonCrypto(_), Step::CbcEncrypt) => ("AES instructions, 4 rows side by side", 3),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        (Backend::NeonCrypto(_), Step::Cmac) => ("AES instructions, 4 rows side by side", 3),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         (Backend::NeonCrypto(_), Step::Gcm) => ("AES instructions, 4 rows side by side", 2),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

@@ -47,7 +47,7 @@ impl Portable {
     }
 
     /// Each kernel, its place in the table of what runs where, and the crate that runs it.
-    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 13] {
+    pub(super) fn kernels(self) -> [(&'static str, Step, &'static str); 14] {
         let (chacha20poly1305, x25519) =
             if self.graviola { ("graviola", "graviola") } else { ("chacha20poly1305", "curve25519-dalek") };
         [
@@ -58,6 +58,7 @@ impl Portable {
             ("sha512", Step::Sha512, "sha2"),
             ("cbc/encrypt", Step::CbcEncrypt, "aes"),
             ("cbc/decrypt", Step::CbcDecrypt, "aes"),
+            ("cmac", Step::Cmac, "cmac"),
             ("gcm", Step::Gcm, "aes-gcm"),
             ("chacha20poly1305", Step::ChaCha20Poly1305, chacha20poly1305),
             ("x25519", Step::X25519, x25519),

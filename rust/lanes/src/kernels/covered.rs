@@ -10,6 +10,9 @@ pub(super) type Block = [u8; 16];
 /// Stands for a block that is not there.
 pub(super) static ZERO: Block = [0; 16];
 
+/// The mask of a row that is alive.
+pub(super) static ONES: Block = [0xff; 16];
+
 /// The blocks of a row, in runs that lie together in memory. All rows have as many runs; a run may be empty.
 #[derive(Clone, Copy)]
 pub(super) struct Covered<'a> {
@@ -73,11 +76,17 @@ pub(super) struct Runs<'a, const ROWS: usize> {
 impl<'a, const ROWS: usize> Runs<'a, ROWS> {
     /// Of `ROWS` rows from `first` on; in the place of a row that is not there stands the last one once more.
     #[inline(always)]
-    pub(super) fn new(covered: &'a [Covered<'a>], first: usize, number: usize) -> Self {
+    pub(super) fn of(covered: &'a [Covered<'a>], first: usize, number: usize) -> Self {
         let mut blocks: [&[Block]; ROWS] = [&[]; ROWS];
         for lane in 0..ROWS {
             blocks[lane] = covered[(first + lane).min(covered.len() - 1)].run(number);
         }
+        Self::new(blocks)
+    }
+
+    /// Of these blocks.
+    #[inline(always)]
+    pub(super) fn new(blocks: [&'a [Block]; ROWS]) -> Self {
         let mut runs = Self { blocks, least: 0, most: 0 };
         runs.count();
         runs
@@ -112,7 +121,6 @@ impl<'a, const ROWS: usize> Runs<'a, ROWS> {
     /// All ones for the rows that have this block, zeros for the others.
     #[inline(always)]
     pub(super) fn alive(&self, index: usize) -> [&'static Block; ROWS] {
-        static ONES: Block = [0xff; 16];
         let mut alive = [&ZERO; ROWS];
         for lane in 0..ROWS {
             if index < self.blocks[lane].len() {

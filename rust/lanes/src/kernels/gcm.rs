@@ -264,7 +264,7 @@ impl<I: Isa> Part<I> for Tags<'_, I::U32> {
         }
         let mut sums = [isa.splat(0); 4];
         for run in 0..Covered::RUNS {
-            let mut run = Runs::<WIDEST>::new(self.covered, 0, run);
+            let mut run = Runs::<WIDEST>::of(self.covered, 0, run);
             if run.most >= FEW {
                 sums = isa.call(LongRows { keys, sums, run: &mut run, rows: self.covered.len() });
             }

@@ -9,6 +9,7 @@ pub mod cbc;
 mod chacha20;
 pub mod chacha20poly1305;
 pub mod chain;
+pub mod cmac;
 mod covered;
 mod edwards25519;
 pub mod gcm;

@@ -5,7 +5,7 @@ use crate::shapes::Shape;
 use crate::tally::{Tally, take};
 use interlane_lanes::isa::{Kernel, TILE};
 use interlane_lanes::kernels::hkdf::{Hkdf, Info};
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hmac, sha256, sha512, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, cmac, gcm, hmac, sha256, sha512, x25519, xeddsa};
 
 /// Kernels of words and pieces.
 pub(crate) fn words<S: Shape>(mut done: impl FnMut(&'static str, Tally)) {
@@ -43,6 +43,10 @@ pub(crate) fn words<S: Shape>(mut done: impl FnMut(&'static str, Tally)) {
     let rows = &mut rows;
     count("cbc::Encrypt, 272 bytes", &mut || cbc::Encrypt { keys, ivs, rows }.in_lanes(isa));
     count("cbc::Decrypt, 272 bytes", &mut || cbc::Decrypt { keys, ivs, rows }.in_lanes(isa));
+    let mut codes = [[0; 16]; TILE];
+    count("cmac::Cmac, 32 + 330 bytes", &mut || {
+        cmac::Cmac { keys, heads: &[[0; 32]; TILE], tails, out: &mut codes }.in_lanes(isa);
+    });
     // What is sealed by counting is opened by counting: the codes are the same bytes.
     count("gcm::Seal, 256 bytes", &mut || gcm::Seal { keys, nonces, associated: none, rows }.in_lanes(isa));
     count("gcm::Open, 256 bytes", &mut || {

@@ -2,7 +2,7 @@
 //! against oracles that take one row at a time.
 
 use crate::backends::{Canaries, Fenced, Random, Runs, SIZES, slices};
-use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, chain, cmac, gcm, hkdf, hmac, sha256, sha512, x25519, xeddsa};
 
 mod everything {
     use crate::on_everything;
@@ -16,6 +16,7 @@ mod everything {
         chain_steps_to_keys,
         hkdf_of_many_lengths,
         cbc_rows,
+        cmac_rows,
         gcm_rows,
         chacha20poly1305_rows,
         agreements,
@@ -214,6 +215,42 @@ fn cbc_rows(on: &impl Runs) {
         let mut rows = Fenced::new(&sealed);
         on.run(cbc::Decrypt { keys: &keys, ivs: &ivs, rows: &mut rows.slices() });
         assert_eq!(rows.check(), texts);
+    }
+}
+
+fn cmac_rows(on: &impl Runs) {
+    cmac_of::<0>(on);
+    cmac_of::<16>(on);
+    cmac_of::<32>(on);
+}
+
+fn cmac_of<const HEAD: usize>(on: &impl Runs) {
+    let mut random = Random(13);
+    let code = |key: &[u8; 32], parts: [&[u8]; 2]| -> [u8; 16] {
+        use ::cmac::{KeyInit, Mac};
+        let mut code = ::cmac::Cmac::<aes::Aes256>::new(key.into());
+        parts.iter().for_each(|part| code.update(part));
+        code.finalize().into_bytes().into()
+    };
+    for n in SIZES {
+        let (keys, heads) = (random.arrays(n), random.arrays::<HEAD>(n));
+        // Of unequal lengths, of the same one, and empty.
+        for texts in [random.rows(n, 400), vec![random.bytes(330); n], vec![random.bytes(96); n], vec![vec![]; n]] {
+            let mut out = Canaries::new(n, [0xa5; 16]);
+            on.run(cmac::Cmac { keys: &keys, heads: &heads, tails: &slices(&texts), out: out.rows() });
+            for (row, out) in out.check().into_iter().enumerate() {
+                assert_eq!(out, code(&keys[row], [&heads[row], &texts[row]]), "row {row} of {n}");
+            }
+        }
+    }
+    // The message ends at every place in a block, and rows of few blocks are among those of many.
+    let message = random.bytes(100);
+    let (keys, heads) = (random.arrays(100), random.arrays::<HEAD>(100));
+    let tails: Vec<&[u8]> = (0..100).map(|row| &message[..(37 * row) % 100]).collect();
+    let mut out = vec![[0; 16]; 100];
+    on.run(cmac::Cmac { keys: &keys, heads: &heads, tails: &tails, out: &mut out });
+    for (row, out) in out.into_iter().enumerate() {
+        assert_eq!(out, code(&keys[row], [&heads[row], tails[row]]), "{} bytes", tails[row].len());
     }
 }
 

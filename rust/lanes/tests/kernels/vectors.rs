@@ -2,7 +2,7 @@
 
 use crate::backends::Runs;
 use hex_literal::hex;
-use interlane_lanes::kernels::{cbc, chacha20poly1305, gcm, hkdf, hmac, sha256, sha512, x25519};
+use interlane_lanes::kernels::{cbc, chacha20poly1305, cmac, gcm, hkdf, hmac, sha256, sha512, x25519};
 
 mod everything {
     use crate::on_everything;
@@ -13,6 +13,7 @@ mod everything {
         rfc_4231,
         rfc_5869,
         sp_800_38a_f_2_5_and_6,
+        sp_800_38b_d_3,
         gcm_test_case_16,
         rfc_8439_2_8_2,
         rfc_7748_5_2,
@@ -125,6 +126,38 @@ fn sp_800_38a_f_2_5_and_6(on: &impl Runs) {
     assert_eq!(row, sealed);
     on.run(cbc::Decrypt { keys: &[key], ivs: &[iv], rows: &mut [&mut row] });
     assert_eq!(row, plain);
+}
+
+/// Each message behind heads of as many blocks as it has, and of fewer.
+fn sp_800_38b_d_3(on: &impl Runs) {
+    let message = hex!(
+        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+        "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
+    );
+    let codes = [
+        (0, hex!("028962f61b7bf89efc6b551f4667d983")),
+        (16, hex!("28a7023f452e8f82bd4bf28d8c37c35c")),
+        (40, hex!("aaf3d8f1de5640c232f5b169b9c911e6")),
+        (64, hex!("e1992190549f6ed5696a2c056c315410")),
+    ];
+    assert_eq!(codes_behind::<0>(on, &message, &codes), 4);
+    assert_eq!(codes_behind::<16>(on, &message, &codes), 3);
+    assert_eq!(codes_behind::<32>(on, &message, &codes), 2);
+    assert_eq!(codes_behind::<64>(on, &message, &codes), 1);
+}
+
+/// Gives how many of the messages have so long a head.
+fn codes_behind<const HEAD: usize>(on: &impl Runs, message: &[u8; 64], codes: &[(usize, [u8; 16])]) -> usize {
+    let key = hex!("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
+    let head = *message.first_chunk::<HEAD>().expect("a head");
+    let (lengths, expected): (Vec<usize>, Vec<[u8; 16]>) =
+        codes.iter().copied().filter(|&(length, _)| length >= HEAD).unzip();
+    let tails: Vec<&[u8]> = lengths.iter().map(|&length| &message[HEAD..length]).collect();
+    let n = tails.len();
+    let mut out = vec![[0; 16]; n];
+    on.run(cmac::Cmac { keys: &vec![key; n], heads: &vec![head; n], tails: &tails, out: &mut out });
+    assert_eq!(out, expected, "{HEAD} bytes of a head");
+    n
 }
 
 /// The Galois/Counter Mode of Operation (the submission to NIST), appendix B.

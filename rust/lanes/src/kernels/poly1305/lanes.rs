@@ -60,7 +60,7 @@ impl<I: Isa, N: Number<I::U64>, const SIDE: usize> Part<I> for Tags<'_, N, SIDE>
             }
             let one = isa.splat_limb(ONE);
             for run in 0..Covered::RUNS {
-                let run = Runs::<WIDEST>::new(self.covered, first, run);
+                let run = Runs::<WIDEST>::of(self.covered, first, run);
                 for index in 0..run.least {
                     let blocks = run.at(index);
                     for side in 0..SIDE {
