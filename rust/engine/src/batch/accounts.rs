@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem::take;
+use std::slice::{from_mut, from_ref};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -105,10 +106,25 @@ pub(crate) struct Account {
     pub(crate) identity: KeyPair,
     pub(crate) registration_id: u32,
     tag_key: Secret<32>,
+    /// Makes the tags of frames.
+    frame_key: Secret<32>,
     ids: Mutex<NextIds>,
     signed: RwLock<Vec<Arc<SignedPrekey>>>,
     pub(crate) stock: AtomicU32,
     pub(super) buffer: Mutex<Buffer>,
+}
+
+/// The key of frames' tags: one key for two functions would need an argument why it may be. What a name is tagged by begins
+/// with the number of a row's kind ([`Account::tags`]), and no kind has that of this text's first letter.
+fn frame_key(backend: Backend, tag_key: &Secret<32>) -> Secret<32> {
+    let mut key = Secret::default();
+    backend.run(Hmac {
+        keys: from_ref(tag_key.expose()),
+        heads: &[b"interlane frame tags"],
+        tails: &[&[]],
+        out: from_mut(key.expose_mut()),
+    });
+    key
 }
 
 /// Public keys of private ones.
@@ -164,7 +180,7 @@ impl Account {
             records::put(&mut changes, Key { account, kind: Kind::Account, tag: [0; 16] }, &*profile);
             changes
         })?;
-        Ok(Self::new(id, name, &mut profile, Vec::new(), 0))
+        Ok(Self::new(backend, id, name, &mut profile, Vec::new(), 0))
     }
 
     /// Writes the rows of an account that comes from elsewhere.
@@ -235,11 +251,15 @@ impl Account {
             changes
         })?;
         let stock = one_time.len() as u32;
-        Ok(Self::new(id, name, &mut profile, signed, stock))
+        Ok(Self::new(backend, id, name, &mut profile, signed, stock))
     }
 
     /// Reads accounts back, given by their numbers and names.
-    pub(crate) fn load(store: &mut dyn Store, accounts: &[(u32, String)]) -> Result<Vec<Arc<Self>>, Error> {
+    pub(crate) fn load(
+        store: &mut dyn Store,
+        backend: Backend,
+        accounts: &[(u32, String)],
+    ) -> Result<Vec<Arc<Self>>, Error> {
         let ids: Vec<u32> = accounts.iter().map(|&(id, _)| id).collect();
         let mut profiles = HashMap::new();
         store.scan_all(&ids, Kind::Account, &mut |key, body| {
@@ -265,7 +285,7 @@ impl Account {
                     .ok_or_else(|| Error::Store(format!("account {name} has no identity: restore the store")))?;
                 let mut signed = signed.remove(id).unwrap_or_default();
                 signed.sort_by_key(|prekey| prekey.id);
-                let account = Self::new(*id, name, &mut profile, signed, stock.get(id).copied().unwrap_or(0));
+                let account = Self::new(backend, *id, name, &mut profile, signed, stock.get(id).copied().unwrap_or(0));
                 *account.buffer() = Buffer::load(buffered.remove(id).unwrap_or_default());
                 Ok(Arc::new(account))
             })
@@ -273,13 +293,22 @@ impl Account {
     }
 
     /// The profile is taken from its box part by part: where it was, zeroes stay.
-    fn new(id: u32, name: &str, profile: &mut Profile, signed: Vec<Arc<SignedPrekey>>, stock: u32) -> Self {
+    fn new(
+        backend: Backend,
+        id: u32,
+        name: &str,
+        profile: &mut Profile,
+        signed: Vec<Arc<SignedPrekey>>,
+        stock: u32,
+    ) -> Self {
+        let tag_key = take(&mut profile.tag_key);
         Self {
             id,
             name: name.into(),
             identity: take(&mut profile.identity),
             registration_id: profile.registration_id,
-            tag_key: take(&mut profile.tag_key),
+            frame_key: frame_key(backend, &tag_key),
+            tag_key,
             ids: Mutex::new(profile.ids),
             signed: RwLock::new(signed),
             stock: AtomicU32::new(stock),
@@ -388,9 +417,14 @@ impl Account {
         self.signed.read().unwrap_or_else(PoisonError::into_inner).iter().find(|prekey| prekey.id == id).cloned()
     }
 
-    /// Makes the tags of names and frames.
-    pub(crate) fn tag_key(&self) -> &Secret<32> {
+    /// Makes the tags of names, and made those of frames in earlier interlanes.
+    pub(super) fn tag_key(&self) -> &Secret<32> {
         &self.tag_key
+    }
+
+    /// Makes the tags of frames.
+    pub(super) fn frame_key(&self) -> &Secret<32> {
+        &self.frame_key
     }
 
     /// Names' tags, under which memory and store know them: a keyed hash, so that the store tells nobody who talks

@@ -1,5 +1,5 @@
 //! What is acknowledged is gone and nothing else is, whoever acknowledges what in which order: from several threads, over
-//! commits that fail, crashes, and accounts that are read again.
+//! commits that fail, crashes, and accounts that are read again; also of what earlier interlanes kept.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use interlane_crash::Dice;
 use interlane_lanes::Backend;
+use interlane_lanes::kernels::hmac::Hmac;
 
-use super::lot_record::Lot;
+use super::lot_record::{self, Kept, KeptText, Lot, TAG, TaggedBy};
+use super::rows::Kind;
 use crate::batch::BufferLimits;
-use crate::error::{Error, Status};
-use crate::store::Kind as RowKind;
+use crate::error::{Error, Events, Status};
 use crate::store::passing::Passing;
 use crate::store::simulated::{Server, SimulatedStore, Trouble};
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Changes, Key, Kind as RowKind};
 use crate::{AccountId, Bundle, Engine, Location, Options, Packed, Rows, Secret};
 
 const OK: u8 = Status::Ok as u8;
@@ -74,6 +76,21 @@ impl Peers {
 
     fn frames(&self) -> Rows {
         self.send(&vec![vec![7; 100]; self.to_desk.len()])
+    }
+
+    /// A frame of each, whose texts are of unequal lengths.
+    fn sent(&self, round: u8) -> Vec<Sent> {
+        let n = self.to_desk.len();
+        let texts: Vec<Vec<u8>> = (0..n).map(|i| vec![round; 10 + 40 * i]).collect();
+        let sent = self.send(&texts);
+        let of = |(i, text)| Sent {
+            text,
+            kind: sent.kinds[i],
+            frame: row(&sent, i).to_vec(),
+            from: self.from_them[i],
+            now: OK,
+        };
+        texts.into_iter().enumerate().map(of).collect()
     }
 
     fn take(&self, engine: &Engine, frames: &Rows) -> Rows {
@@ -192,6 +209,119 @@ fn handle(engine: &Engine, peers: &Peers, mine: std::ops::Range<usize>, mut dice
         }
     }
     frames
+}
+
+/// The tag that earlier interlanes knew a frame by.
+fn older_tag(engine: &Engine, desk: AccountId, sent: &Sent) -> [u8; TAG] {
+    let sender = engine.columns.pages().tag(sent.from as u32);
+    let head = [&[RowKind::Buffered as u8, sent.kind][..], &sender].concat();
+    let mut hash = [[0; 32]];
+    let account = engine.find(desk).unwrap();
+    let keys = &[*account.tag_key().expose()];
+    Backend::portable().run(Hmac { keys, heads: &[&head], tails: &[&sent.frame], out: &mut hash });
+    *hash[0].first_chunk().unwrap()
+}
+
+/// Puts in the place of what an account has kept what earlier interlanes would have: the first `n` frames in a lot of form 1,
+/// the others in rows of form 0.
+fn keep_as_before(engine: &Engine, desk: AccountId, frames: &[Sent], n: usize) {
+    let tags: Vec<[u8; TAG]> = frames.iter().map(|sent| older_tag(engine, desk, sent)).collect();
+    let key = |tag| Key { account: desk.0, kind: RowKind::Buffered, tag };
+    let kept = |i: usize| Kept {
+        tag: tags[i],
+        kind: Kind::Message,
+        events: Events::default(),
+        text: KeptText::Plain(&frames[i].text),
+    };
+    let (mut changes, mut kept_at) = (Changes::default(), 0);
+    engine
+        .store()
+        .scan(desk.0, RowKind::Buffered, &mut |tag, row| {
+            kept_at = Lot::read(tag, row)?.kept_at;
+            changes.delete(key(tag));
+            Ok(())
+        })
+        .unwrap();
+    let lot: Vec<Kept<'_>> = (0..n).map(kept).collect();
+    lot_record::put(&mut changes, key([9; TAG]), true, kept_at, TaggedBy::Hmac, &lot);
+    for (sent, tag) in frames.iter().zip(&tags).skip(n) {
+        let row = [&kept_at.to_le_bytes()[..7], &[0, Kind::Message as u8, 0], &sent.text].concat();
+        changes.reserve(row.len());
+        changes.put_new(key(*tag), |body| body.extend_from_slice(&row));
+    }
+    engine.store().commit(changes).unwrap();
+}
+
+/// The lots that are stored: how their frames are tagged, and how many these are.
+fn lots(engine: &Engine, desk: AccountId) -> Vec<(u8, usize)> {
+    let mut lots = Vec::new();
+    engine
+        .store()
+        .scan(desk.0, RowKind::Buffered, &mut |tag, row| {
+            let lot = Lot::read(tag, row)?;
+            lots.push((lot.tagged_by as u8, lot.frames.len()));
+            Ok(())
+        })
+        .unwrap();
+    lots.sort_unstable();
+    lots
+}
+
+#[test]
+fn frames_that_earlier_interlanes_kept_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.db");
+    let reopen = |frames: &mut [Sent]| {
+        let engine = open(&path, 1, &Arc::default());
+        let desk = engine.account("desk").unwrap().unwrap();
+        let names: Vec<String> = (0..6).map(|i| format!("peer {i}")).collect();
+        let handles = engine.sessions(&[desk], &names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        frames.iter_mut().zip(handles.iter().cycle()).for_each(|(sent, handle)| sent.from = *handle);
+        (engine, desk)
+    };
+    let comes = |engine: &Engine, frames: &[Sent]| {
+        let got = give(engine, &frames.iter().collect::<Vec<_>>()).unwrap();
+        for (i, sent) in frames.iter().enumerate() {
+            assert_eq!(got.status[i], sent.now, "frame {i}");
+            assert!(sent.now == DUPLICATE || row(&got, i) == sent.text, "frame {i}");
+        }
+        got
+    };
+    let engine = open(&path, 1, &Arc::default());
+    let desk = engine.create_account("desk").unwrap();
+    let peers = Peers::of(&engine, desk, 6);
+    let mut frames = peers.sent(1);
+    comes(&engine, &frames);
+    assert!(!engine.find(desk).unwrap().buffer().has_older());
+    engine.commit_acknowledged().unwrap();
+    keep_as_before(&engine, desk, &frames, 4);
+    drop(engine);
+
+    frames.extend(peers.sent(2));
+    let (engine, desk) = reopen(&mut frames);
+    assert!(engine.find(desk).unwrap().buffer().has_older());
+    // Together with new ones, which become a lot of today.
+    frames[..6].iter_mut().for_each(|sent| sent.now = REDELIVERED);
+    comes(&engine, &frames);
+    frames.iter_mut().for_each(|sent| sent.now = REDELIVERED);
+    let got = comes(&engine, &frames);
+    assert_eq!(engine.acknowledge(&got, Some(&[0, 4, 6])).unwrap(), 3);
+    engine.commit_acknowledged().unwrap();
+    // A lot that was torn has the tags that it had.
+    assert_eq!(lots(&engine, desk), [(1, 1), (1, 3), (2, 5)]);
+    drop(engine);
+
+    let (engine, desk) = reopen(&mut frames);
+    [0, 4, 6].iter().for_each(|&i: &usize| frames[i].now = DUPLICATE);
+    let got = comes(&engine, &frames);
+    assert_eq!(engine.acknowledge(&got, None).unwrap(), 9);
+    let stats = engine.stats().unwrap();
+    assert_eq!((stats.rows_buffered, stats.buffered_bytes), (0, 0));
+    assert!(!engine.find(desk).unwrap().buffer().has_older());
+    engine.commit_acknowledged().unwrap();
+    assert_eq!(lots(&engine, desk), []);
+    frames.iter_mut().for_each(|sent| sent.now = DUPLICATE);
+    comes(&engine, &frames);
 }
 
 fn open(path: &Path, threads: usize, fails: &Arc<AtomicBool>) -> Engine {

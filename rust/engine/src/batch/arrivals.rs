@@ -4,11 +4,20 @@
 //! A frame is known by its tag,
 //!
 //! ```text
+//! AES-256-CMAC(account's frame key, row kind ‖ frame kind ‖ 14 zeros ‖ tag of its sender, 16 bytes ‖ frame)
+//! ```
+//!
+//! so that one sender's frame is not another's. CMAC is a pseudorandom function: a tag that came to be known, by whatever
+//! leak, does not help to make frames of one tag, as it would with Poly1305. What is before the frame is two blocks, so that
+//! the frame's blocks are taken from where they lie.
+//!
+//! Earlier interlanes knew a frame by another tag,
+//!
+//! ```text
 //! HMAC-SHA256(account's tag key, row kind ‖ frame kind ‖ tag of its sender ‖ frame), 16 bytes
 //! ```
 //!
-//! so that one sender's frame is not another's. (Poly1305 under a key for each sender would take half as long, but a tag that
-//! came to be known, by whatever leak, would then help to make frames of one tag.)
+//! An account that has frames of theirs gets both tags made for each row, until the last of them is acknowledged or too old.
 //!
 //! Of the usual frame, the next one on its chain, not the plaintext is kept but the seed of the key that opens it, where that
 //! is shorter: a frame that is delivered again brings its ciphertext along, and the tag says that it is the same one. So a row
@@ -18,12 +27,13 @@ use std::ops::Range;
 
 use hashbrown::HashMap;
 use interlane_lanes::TILE;
+use interlane_lanes::kernels::cmac::Cmac;
 use interlane_lanes::kernels::hmac::Hmac;
 
-use super::accounts::RunAccounts;
+use super::accounts::{Account, RunAccounts};
 use super::buffer::{Expired, row_bytes};
 use super::engine::Engine;
-use super::lot_record::{self, Kept, KeptText, LOT_HEAD, Lot, TAG};
+use super::lot_record::{self, Kept, KeptText, LOT_HEAD, Lot, TAG, TaggedBy};
 use super::plan::Plan;
 use super::records::damaged;
 use super::rows::{Buffered, Kind, Outcome, Packed, Rows};
@@ -38,6 +48,9 @@ use crate::wire::SignalMessage;
 
 /// Rows whose tags one core makes at a time.
 const RUN: usize = 1_024;
+
+/// Bytes that are tagged before a frame.
+const TAG_HEAD: usize = 16 + TAG;
 
 /// A row that ends before it is tried.
 enum Settled {
@@ -67,6 +80,7 @@ pub(crate) struct Arrivals<'e> {
     owners: Vec<Option<usize>>,
     /// The rows of each account, one account after the other: so that each buffer is locked once.
     by_owner: Vec<u32>,
+    /// By what each row's frame is known, or will be.
     tags: Vec<[u8; TAG]>,
     settled: HashMap<u32, Settled>,
     /// The plaintexts of rows that are given out again.
@@ -112,7 +126,6 @@ impl Engine {
         if !arrivals.keeps && !self.buffers_anything() {
             return Ok(arrivals);
         }
-        random(&mut arrivals.lots_begin)?;
         let n = frames.len();
         arrivals.owners.resize(n, None);
         let mut senders = vec![[0; TAG]; n];
@@ -124,38 +137,79 @@ impl Engine {
             }
         }
         arrivals.by_owner = by_owner(&arrivals.owners);
-        let parts: Vec<Range<usize>> = (0..n).step_by(RUN).map(|start| start..(start + RUN).min(n)).collect();
-        let made = self.over_the_cores(&parts, |part| {
+        let head = |row: usize| {
+            let mut head = [0; TAG_HEAD];
+            (head[0], head[1]) = (RowKind::Buffered as u8, kind(row));
+            head[16..].copy_from_slice(&senders[row]);
+            head
+        };
+        let made = self.over_the_cores(&parts(n), |part| {
             let rows: Vec<usize> = part.filter(|&row| arrivals.owners[row].is_some()).collect();
-            let account = |&row: &usize| &arrivals.accounts[arrivals.owners[row].expect("the others were left out")];
-            let heads: Vec<[u8; 2 + TAG]> = rows
-                .iter()
-                .map(|&row| {
-                    let mut head = [0; 2 + TAG];
-                    (head[0], head[1]) = (RowKind::Buffered as u8, kind(row));
-                    head[2..].copy_from_slice(&senders[row]);
-                    head
-                })
-                .collect();
-            let mut hashes = vec![[0; 32]; rows.len()];
-            self.backend.run(Hmac {
-                keys: &SecretColumn::copy_of(rows.iter().map(|row| account(row).tag_key())),
-                heads: &heads.iter().map(|head| &head[..]).collect::<Vec<_>>(),
+            let mut tags = vec![[0; TAG]; rows.len()];
+            self.backend.run(Cmac {
+                keys: &SecretColumn::copy_of(rows.iter().map(|&row| arrivals.account_of(row).frame_key())),
+                heads: &rows.iter().map(|&row| head(row)).collect::<Vec<_>>(),
                 tails: &rows.iter().map(|&row| frames.row(row)).collect::<Vec<_>>(),
-                out: &mut hashes,
+                out: &mut tags,
             });
-            (rows, hashes)
+            (rows, tags)
         });
         arrivals.tags.resize(n, [0; TAG]);
-        for (row, hash) in made.iter().flat_map(|(rows, hashes)| rows.iter().zip(hashes)) {
-            arrivals.tags[*row] = *hash.first_chunk().expect("16 of 32");
+        for (&row, &tag) in made.iter().flat_map(|(rows, tags)| rows.iter().zip(tags)) {
+            arrivals.tags[row] = tag;
         }
-        self.settle_known(&mut arrivals, frames)?;
+        let older = self.older_tags(&arrivals, frames, head);
+        self.settle_known(&mut arrivals, frames, &older)?;
+        // The others may be opened, and kept.
+        if arrivals.keeps && arrivals.settled.len() < arrivals.by_owner.len() {
+            random(&mut arrivals.lots_begin)?;
+        }
         Ok(arrivals)
     }
 
+    /// The rows of accounts that have frames of earlier interlanes, with the tags that those knew them by.
+    fn older_tags(
+        &self,
+        arrivals: &Arrivals<'_>,
+        frames: Packed<'_>,
+        head: impl Fn(usize) -> [u8; TAG_HEAD] + Sync,
+    ) -> HashMap<u32, [u8; TAG]> {
+        let mut rows = Vec::new();
+        for (place, of_account) in of_each(&arrivals.by_owner, &arrivals.owners) {
+            if arrivals.accounts[place].buffer().has_older() {
+                rows.extend_from_slice(of_account);
+            }
+        }
+        let made = self.over_the_cores(&parts(rows.len()), |part| {
+            let each = || rows[part.clone()].iter().map(|&row| row as usize);
+            let heads: Vec<[u8; 2 + TAG]> = each()
+                .map(|row| {
+                    let (head, mut shorter) = (head(row), [0; 2 + TAG]);
+                    shorter[..2].copy_from_slice(&head[..2]);
+                    shorter[2..].copy_from_slice(&head[16..]);
+                    shorter
+                })
+                .collect();
+            let mut hashes = vec![[0; 32]; part.len()];
+            self.backend.run(Hmac {
+                keys: &SecretColumn::copy_of(each().map(|row| arrivals.account_of(row).tag_key())),
+                heads: &heads.iter().map(|head| &head[..]).collect::<Vec<_>>(),
+                tails: &each().map(|row| frames.row(row)).collect::<Vec<_>>(),
+                out: &mut hashes,
+            });
+            hashes
+        });
+        let hashes = made.iter().flatten().map(|hash| *hash.first_chunk().expect("16 of 32"));
+        rows.iter().copied().zip(hashes).collect()
+    }
+
     /// Finds the rows that are in the buffer, and those for which it has no room.
-    fn settle_known(&self, arrivals: &mut Arrivals<'_>, frames: Packed<'_>) -> Result<(), Error> {
+    fn settle_known(
+        &self,
+        arrivals: &mut Arrivals<'_>,
+        frames: Packed<'_>,
+        older: &HashMap<u32, [u8; TAG]>,
+    ) -> Result<(), Error> {
         // The rows of the store that have them, with the rows of the call.
         let mut known: Vec<(Key, u32)> = Vec::new();
         let mut expired = Expired::default();
@@ -165,7 +219,16 @@ impl Engine {
             self.expire_buffered(account, &mut buffer, arrivals.now, &mut expired);
             let mut reserved = 0;
             for &row in rows {
-                if let Some(lot) = buffer.lot_of(&arrivals.tags[row as usize]) {
+                let tag = &mut arrivals.tags[row as usize];
+                let mut lot = buffer.lot_of(tag);
+                if lot.is_none()
+                    && let Some(older) = older.get(&row)
+                {
+                    lot = buffer.lot_of(older);
+                    // What it is acknowledged by, then.
+                    *tag = if lot.is_some() { *older } else { *tag };
+                }
+                if let Some(lot) = lot {
                     known.push((account.key(RowKind::Buffered, lot), row));
                 } else if let Some(limits) = self.buffer_limits() {
                     let bytes = row_bytes(frames.row(row as usize).len());
@@ -268,7 +331,7 @@ impl Engine {
             // An account that is refused is so in whole.
             let put = lot.rows.iter().map(|&row| row as usize).filter(|&row| is(rows, row, Status::Ok));
             let frames = put.map(|row| (arrivals.tags[row], (rows.offsets[row + 1] - rows.offsets[row]) as usize));
-            kept += arrivals.accounts[lot.owner].buffer().insert(lot.tag, arrivals.now, frames);
+            kept += arrivals.accounts[lot.owner].buffer().insert(lot.tag, arrivals.now, TaggedBy::Cmac, frames);
         }
         self.note_buffered(kept);
     }
@@ -339,26 +402,25 @@ impl Arrivals<'_> {
     pub(super) fn put(&self, mut keeping: Keeping, bytes: &[u8], changes: &mut Changes) -> Vec<PutLot> {
         keeping.rows.sort_by_key(|row| row.owner);
         let Keeping { rows, seeds, .. } = &keeping;
+        let frames: Vec<Kept<'_>> = rows.iter().map(|row| self.kept(row, seeds, bytes)).collect();
         let mut lots = Vec::with_capacity(rows.len().div_ceil(LOT_FRAMES));
-        let mut rest = &rows[..];
-        while let Some(&ToKeep { owner, outcome: Outcome { row, .. }, .. }) = rest.first() {
+        let (mut rows, mut frames) = (&rows[..], &frames[..]);
+        while let Some(&ToKeep { owner, outcome: Outcome { row, .. }, .. }) = rows.first() {
             let (mut n, mut size) = (0, LOT_HEAD);
-            for row in rest.iter().take(LOT_FRAMES).take_while(|row| row.owner == owner) {
-                let larger = size + self.kept(row, seeds, bytes).most();
-                if n > 0 && larger > LOT_BYTES {
+            for (row, frame) in rows.iter().zip(frames).take(LOT_FRAMES) {
+                size += frame.most();
+                if row.owner != owner || (n > 0 && size > LOT_BYTES) {
                     break;
                 }
-                (n, size) = (n + 1, larger);
+                n += 1;
             }
-            let (of_lot, behind) = rest.split_at(n);
+            let (of_lot, of_others) = rows.split_at(n);
+            let (kept, kept_of_others) = frames.split_at(n);
             let tag = self.lot_tag(row);
-            changes.reserve(size);
-            changes.put_new(self.accounts[owner].key(RowKind::Buffered, tag), |lot| {
-                lot_record::begin(self.now, lot);
-                of_lot.iter().for_each(|row| self.kept(row, seeds, bytes).write(lot));
-            });
+            let key = self.accounts[owner].key(RowKind::Buffered, tag);
+            lot_record::put(changes, key, true, self.now, TaggedBy::Cmac, kept);
             lots.push(PutLot { owner, tag, rows: of_lot.iter().map(|row| row.outcome.row).collect() });
-            rest = behind;
+            (rows, frames) = (of_others, kept_of_others);
         }
         lots
     }
@@ -381,9 +443,19 @@ impl Arrivals<'_> {
         tag
     }
 
+    /// The account of a row that has one.
+    fn account_of(&self, row: usize) -> &Account {
+        &self.accounts[self.owners[row].expect("the others are left out")]
+    }
+
     fn owner(&self, row: u32) -> Option<usize> {
         self.owners.get(row as usize).copied().flatten()
     }
+}
+
+/// What is done on one core at a time, of so many.
+fn parts(n: usize) -> Vec<Range<usize>> {
+    (0..n).step_by(RUN).map(|start| start..(start + RUN).min(n)).collect()
 }
 
 /// The rows that have an owner, those of each one after the other and in order.

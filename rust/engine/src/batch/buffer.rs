@@ -16,7 +16,7 @@ use hashbrown::{HashMap, HashTable};
 
 use super::accounts::{Account, AccountId};
 use super::engine::Engine;
-use super::lot_record::{self, Kept, LOT_HEAD, Lot, TAG};
+use super::lot_record::{self, Lot, TAG, TaggedBy};
 use super::rows::{Buffered, Rows};
 use crate::error::Error;
 use crate::limits::{BUFFERED_ROW_BYTES, MAX_PENDING_ACKS};
@@ -42,6 +42,8 @@ pub(crate) struct Buffer {
     lots: HashMap<[u8; TAG], KnownLot>,
     /// The oldest first. What has gone stays here until its turn.
     by_age: VecDeque<(u64, [u8; TAG])>,
+    /// Lots whose frames have tags as earlier interlanes made them.
+    older: usize,
     bytes: u64,
     /// Bytes that calls under way may yet need.
     pub(super) reserved: u64,
@@ -60,6 +62,7 @@ struct KnownLot {
     left: u32,
     /// It is to be written anew.
     torn: bool,
+    tagged_by: TaggedBy,
 }
 
 /// What an acknowledgement does to a lot.
@@ -78,8 +81,8 @@ impl Buffer {
     pub(crate) fn load(mut found: Vec<LoadedLot>) -> Self {
         found.sort_unstable_by_key(|lot| (lot.kept_at, lot.tag));
         let mut buffer = Self::default();
-        for LoadedLot { tag, kept_at, frames } in found {
-            buffer.insert(tag, kept_at, frames.into_iter());
+        for LoadedLot { tag, kept_at, tagged_by, frames } in found {
+            buffer.insert(tag, kept_at, tagged_by, frames.into_iter());
         }
         buffer
     }
@@ -93,6 +96,11 @@ impl Buffer {
         self.bytes
     }
 
+    /// Whether some frames have tags as earlier interlanes made them.
+    pub(super) fn has_older(&self) -> bool {
+        self.older > 0
+    }
+
     /// The tag of the row that a frame is kept in.
     pub(super) fn lot_of(&self, tag: &[u8; TAG]) -> Option<[u8; TAG]> {
         self.frames.find(hash(tag), |frame| frame.tag == *tag).map(|frame| frame.lot)
@@ -103,6 +111,7 @@ impl Buffer {
         &mut self,
         lot: [u8; TAG],
         kept_at: u64,
+        tagged_by: TaggedBy,
         frames: impl Iterator<Item = ([u8; TAG], usize)>,
     ) -> u64 {
         let mut left = 0;
@@ -116,7 +125,8 @@ impl Buffer {
             }
         }
         if left > 0 {
-            self.lots.insert(lot, KnownLot { left, torn: false });
+            self.lots.insert(lot, KnownLot { left, torn: false, tagged_by });
+            self.older += usize::from(tagged_by == TaggedBy::Hmac);
             self.by_age.push_back((kept_at, lot));
         }
         u64::from(left)
@@ -131,13 +141,20 @@ impl Buffer {
         if lot.left > 0 {
             return Some(if replace(&mut lot.torn, true) { Left::Torn } else { Left::Tears(tag) });
         }
-        self.lots.remove(&tag);
+        self.forget(&tag);
         // Few lots live long: what is left of the others must not pile up behind one that does.
         if self.by_age.len() > 2 * self.lots.len() + GONE {
             let lots = &self.lots;
             self.by_age.retain(|(_, lot)| lots.contains_key(lot));
         }
         Some(Left::Nothing(tag))
+    }
+
+    /// Nothing is left of a lot; whether it was there.
+    fn forget(&mut self, lot: &[u8; TAG]) -> bool {
+        let Some(KnownLot { tagged_by, .. }) = self.lots.remove(lot) else { return false };
+        self.older -= usize::from(tagged_by == TaggedBy::Hmac);
+        true
     }
 
     /// Whether there is something left of a lot; it is written anew now.
@@ -169,7 +186,7 @@ impl Buffer {
             && kept_at < before
         {
             self.by_age.pop_front();
-            if self.lots.remove(&lot).is_some() {
+            if self.forget(&lot) {
                 old.insert(lot);
                 gone(lot);
             }
@@ -201,15 +218,16 @@ pub(super) fn row_bytes(len: usize) -> u64 {
 pub(crate) struct LoadedLot {
     tag: [u8; TAG],
     kept_at: u64,
+    tagged_by: TaggedBy,
     frames: Vec<([u8; TAG], usize)>,
 }
 
 impl LoadedLot {
     /// Reads the row of a tag.
     pub(crate) fn read(tag: [u8; TAG], row: &[u8]) -> Result<Self, Error> {
-        let Lot { kept_at, frames } = Lot::read(tag, row)?;
+        let Lot { kept_at, tagged_by, frames } = Lot::read(tag, row)?;
         let frames = frames.iter().map(|frame| (frame.tag, frame.text.len())).collect();
-        Ok(Self { tag, kept_at, frames })
+        Ok(Self { tag, kept_at, tagged_by, frames })
     }
 }
 
@@ -350,15 +368,11 @@ impl Engine {
         let keys: Vec<Key> = torn.iter().map(|&(key, _)| key).collect();
         let written = store.load(&keys, &mut |at, row| {
             let (key, account) = &torn[at];
-            let Lot { kept_at, mut frames } = Lot::read(key.tag, row)?;
+            let Lot { kept_at, tagged_by, mut frames } = Lot::read(key.tag, row)?;
             let buffer = account.buffer();
             frames.retain(|frame| buffer.lot_of(&frame.tag) == Some(key.tag));
             if !frames.is_empty() {
-                changes.reserve(LOT_HEAD + frames.iter().map(Kept::most).sum::<usize>());
-                changes.put(*key, |row| {
-                    lot_record::begin(kept_at, row);
-                    frames.iter().for_each(|frame| frame.write(row));
-                });
+                lot_record::put(changes, *key, false, kept_at, tagged_by, &frames);
             }
             Ok(())
         });
@@ -385,7 +399,7 @@ mod tests {
 
     fn loaded(lot: u8, kept_at: u64, frames: &[(u8, usize)]) -> LoadedLot {
         let frames = frames.iter().map(|&(frame, len)| (tag(frame), len)).collect();
-        LoadedLot { tag: tag(lot), kept_at, frames }
+        LoadedLot { tag: tag(lot), kept_at, tagged_by: TaggedBy::Cmac, frames }
     }
 
     #[test]
@@ -420,11 +434,26 @@ mod tests {
     }
 
     #[test]
+    fn older_lots_are_known_until_they_go() {
+        let older = |lot| LoadedLot { tagged_by: TaggedBy::Hmac, ..lot };
+        let mut buffer = Buffer::load(vec![
+            loaded(1, 10, &[(1, 5)]),
+            older(loaded(2, 20, &[(2, 5), (3, 5)])),
+            older(loaded(4, 30, &[(4, 5)])),
+        ]);
+        assert!(buffer.has_older());
+        assert_eq!(buffer.expire(30, |_| ()), 3);
+        assert!(buffer.has_older());
+        assert_eq!(buffer.remove(&tag(4)), Some(Left::Nothing(tag(4))));
+        assert!(!buffer.has_older());
+    }
+
+    #[test]
     fn acknowledged_lots_do_not_pile_up_behind_an_old_one() {
         let mut buffer = Buffer::load(vec![loaded(0, 1, &[(0, 0)])]);
         for i in 0..100_000_u128 {
             let tag = (i + 1).to_le_bytes();
-            assert_eq!(buffer.insert(tag, 2, [(tag, 100)].into_iter()), 1);
+            assert_eq!(buffer.insert(tag, 2, TaggedBy::Cmac, [(tag, 100)].into_iter()), 1);
             assert!(buffer.remove(&tag).is_some());
         }
         assert!(buffer.by_age.len() <= 2 + GONE);

@@ -224,7 +224,7 @@ impl Engine {
         store.runs_on(options.backend);
         let listed = store.accounts()?;
         let mut accounts = Standings::default();
-        for account in Account::load(store.as_mut(), &listed)? {
+        for account in Account::load(store.as_mut(), options.backend, &listed)? {
             accounts.put(account);
         }
         let buffered = accounts.iter().map(|account| account.buffer().len() as u64).sum();

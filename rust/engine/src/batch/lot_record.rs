@@ -2,15 +2,15 @@
 //! what they have in common is written once, and they go together where they are acknowledged together.
 //!
 //! ```text
-//! lot   = when it was kept, 7 bytes ‖ 1 ‖ frame*
+//! lot   = when it was kept, 7 bytes ‖ 2 ‖ frame*
 //! frame = tag ‖ kind       ‖ events ‖ length of the plaintext ‖ plaintext
 //!       | tag ‖ kind + 128 ‖ events ‖ length of the plaintext ‖ seed of its message key
 //! ```
 //!
 //! The tag has 16 bytes, a seed 32; lengths are written 7 bits a byte.
 //!
-//! Stores of schemas 2 and 3, and databases of PostgreSQL, may have rows of an older form, which are a frame each, under its
-//! tag:
+//! Stores of earlier schemas may have rows of older forms, whose tags were made otherwise (`arrivals` says how). Form 1 is
+//! else the same; rows of form 0 are a frame each, under its tag:
 //!
 //! ```text
 //! when it was kept, 7 bytes ‖ 0 ‖ kind       ‖ events ‖ plaintext
@@ -21,6 +21,7 @@ use super::records::damaged;
 use super::rows::Kind;
 use super::session_record::{Rest, put_number};
 use crate::error::{Error, Events};
+use crate::store::{Changes, Key};
 
 /// Bytes of a frame's tag.
 pub(super) const TAG: usize = 16;
@@ -31,12 +32,19 @@ const SEED: usize = 32;
 /// Set in a frame's kind where its seed is kept.
 const SEALED: u8 = 0x80;
 
-/// Where a row says which form it has, and what those of today say.
+/// Where a row says which form it has.
 const FORM_AT: usize = 7;
-const FORM: u8 = 1;
 
 /// Bytes of a lot before its frames.
 pub(super) const LOT_HEAD: usize = 8;
+
+/// How the tags of a lot's frames were made: its form, where it has one with several frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaggedBy {
+    /// By earlier interlanes.
+    Hmac = 1,
+    Cmac = 2,
+}
 
 /// Bytes of a frame beside its plaintext or seed, at most: lengths end below 2^35.
 const FRAME_HEAD: usize = TAG + 2 + 5;
@@ -60,7 +68,7 @@ pub(super) enum KeptText<'a> {
         len: usize,
         seed: &'a [u8; SEED],
     },
-    /// The same by the key itself: of the older form alone.
+    /// The same by the key itself: of form 0 alone.
     Keyed {
         len: usize,
         key: &'a [u8; 32],
@@ -97,7 +105,7 @@ impl Kept<'_> {
         let (sealed, body) = match self.text {
             KeptText::Plain(text) => (0, text),
             KeptText::Sealed { seed, .. } => (SEALED, &seed[..]),
-            KeptText::Keyed { .. } => unreachable!("a row of the older form has one frame: it is never written anew"),
+            KeptText::Keyed { .. } => unreachable!("a row of form 0 has one frame: it is never written anew"),
         };
         lot.extend_from_slice(&self.tag);
         lot.extend_from_slice(&[self.kind as u8 | sealed, self.events.0]);
@@ -119,17 +127,25 @@ impl Kept<'_> {
     }
 }
 
-/// Begins a lot, in a buffer that has room.
-pub(super) fn begin(kept_at: u64, lot: &mut Vec<u8>) {
+/// Puts a lot in a row; `new`: the store has none of this key.
+pub(super) fn put(changes: &mut Changes, key: Key, new: bool, kept_at: u64, tagged_by: TaggedBy, frames: &[Kept<'_>]) {
+    changes.reserve(LOT_HEAD + frames.iter().map(Kept::most).sum::<usize>());
+    let write = |row: &mut Vec<u8>| write(kept_at, tagged_by, frames, row);
+    if new { changes.put_new(key, write) } else { changes.put(key, write) }
+}
+
+fn write(kept_at: u64, tagged_by: TaggedBy, frames: &[Kept<'_>], row: &mut Vec<u8>) {
     let [when @ .., _] = kept_at.to_le_bytes();
-    lot.extend_from_slice(&when);
-    lot.push(FORM);
+    row.extend_from_slice(&when);
+    row.push(tagged_by as u8);
+    frames.iter().for_each(|frame| frame.write(row));
 }
 
 /// What is in a lot.
 pub(super) struct Lot<'a> {
     /// When it was kept, in seconds.
     pub(super) kept_at: u64,
+    pub(super) tagged_by: TaggedBy,
     pub(super) frames: Vec<Kept<'a>>,
 }
 
@@ -137,24 +153,25 @@ impl<'a> Lot<'a> {
     /// Reads the row of this tag.
     pub(super) fn read(tag: [u8; TAG], row: &'a [u8]) -> Result<Self, Error> {
         match row.get(FORM_AT) {
-            Some(&0) => Self::read_older(tag, row),
-            Some(&FORM) => Self::read_newer(row),
+            Some(0) => Self::read_single(tag, row),
+            Some(1) => Self::read_several(TaggedBy::Hmac, row),
+            Some(2) => Self::read_several(TaggedBy::Cmac, row),
             _ => None,
         }
         .ok_or_else(damaged)
     }
 
-    fn read_newer(row: &'a [u8]) -> Option<Self> {
+    fn read_several(tagged_by: TaggedBy, row: &'a [u8]) -> Option<Self> {
         let (head, frames) = row.split_first_chunk::<LOT_HEAD>()?;
         let mut rest = Rest(frames);
         let mut frames = Vec::new();
         while !rest.is_empty() {
             frames.push(Kept::read(&mut rest)?);
         }
-        Some(Self { kept_at: when(*head), frames })
+        Some(Self { kept_at: when(*head), tagged_by, frames })
     }
 
-    fn read_older(tag: [u8; TAG], row: &'a [u8]) -> Option<Self> {
+    fn read_single(tag: [u8; TAG], row: &'a [u8]) -> Option<Self> {
         let (head, rest) = row.split_first_chunk::<LOT_HEAD>()?;
         let (&[kind, events], text) = rest.split_first_chunk()?;
         let text = if kind & SEALED == 0 {
@@ -165,7 +182,7 @@ impl<'a> Lot<'a> {
             KeptText::Keyed { len, key: rest.take()?, iv: rest.take()? }
         };
         let frame = Kept { tag, kind: kind_of(kind & !SEALED)?, events: Events(events), text };
-        Some(Self { kept_at: when(*head), frames: vec![frame] })
+        Some(Self { kept_at: when(*head), tagged_by: TaggedBy::Hmac, frames: vec![frame] })
     }
 }
 
@@ -185,8 +202,7 @@ mod tests {
 
     fn lot(frames: &[Kept<'_>]) -> Vec<u8> {
         let mut row = Vec::new();
-        begin(1 << 40, &mut row);
-        frames.iter().for_each(|frame| frame.write(&mut row));
+        write(1 << 40, TaggedBy::Cmac, frames, &mut row);
         row
     }
 
@@ -218,7 +234,8 @@ mod tests {
         let row = lot(&frames);
         assert!(row.len() <= LOT_HEAD + frames.iter().map(Kept::most).sum::<usize>());
         let found = Lot::read([7; TAG], &row).unwrap_or_else(|_| panic!("a lot"));
-        assert_eq!((found.kept_at, found.frames.len()), (1 << 40, frames.len()));
+        assert_eq!((found.kept_at, found.tagged_by), (1 << 40, TaggedBy::Cmac));
+        assert_eq!(found.frames.len(), frames.len());
         assert!(frames.iter().zip(&found.frames).all(|(frame, found)| is_same(frame, found)));
     }
 
@@ -237,15 +254,23 @@ mod tests {
             assert!(Lot::read([0; TAG], &row).is_err(), "{kind}");
         }
         let mut another_form = whole.clone();
-        another_form[FORM_AT] = 2;
+        another_form[FORM_AT] = 3;
         assert!(Lot::read([0; TAG], &another_form).is_err());
     }
 
     #[test]
-    fn rows_of_the_older_form_are_read() {
+    fn rows_of_the_older_forms_are_read() {
+        let text = KeptText::Plain(b"text");
+        let frame = Kept { tag: [1; TAG], kind: Kind::PrekeyMessage, events: Events(3), text };
+        let mut row = lot(&[frame, frame]);
+        row[FORM_AT] = 1;
+        let found = Lot::read([8; TAG], &row).unwrap_or_else(|_| panic!("a lot"));
+        assert_eq!((found.kept_at, found.tagged_by), (1 << 40, TaggedBy::Hmac));
+        assert!(matches!(&found.frames[..], [one, other] if is_same(one, &frame) && is_same(other, &frame)));
+
         let row = [&1_800_000_000_u64.to_le_bytes()[..], &[Kind::PrekeyMessage as u8, 3], b"text"].concat();
         let found = Lot::read([8; TAG], &row).unwrap_or_else(|_| panic!("a lot"));
-        assert_eq!(found.kept_at, 1_800_000_000);
+        assert_eq!((found.kept_at, found.tagged_by), (1_800_000_000, TaggedBy::Hmac));
         let frame =
             Kept { tag: [8; TAG], kind: Kind::PrekeyMessage, events: Events(3), text: KeptText::Plain(b"text") };
         assert!(matches!(&found.frames[..], [found] if is_same(found, &frame)));

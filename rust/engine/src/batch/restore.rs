@@ -80,7 +80,7 @@ impl Engine {
         let mut store = self.store();
         let declared = store.declare_shards(shards, force, &mut |store, listed| {
             restored.accounts = listed.len() as u64;
-            for account in Account::load(store, listed)? {
+            for account in Account::load(store, self.backend, listed)? {
                 restored.add(start_anew(store, self.backend, &account)?);
             }
             Ok(())

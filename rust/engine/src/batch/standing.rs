@@ -445,7 +445,7 @@ impl Engine {
         }
         self.groups.clear(&groups, true);
         let mut store = self.open_store()?;
-        let loaded = Account::load(store.as_mut(), &back).map(|loaded| {
+        let loaded = Account::load(store.as_mut(), self.backend, &back).map(|loaded| {
             let mut standings = self.standings_mut();
             for account in loaded {
                 let before = standings.known(account.id).map_or(0, |before| {

@@ -4,9 +4,10 @@
 use tokio_postgres::{Client, Error, Statement};
 
 /// The version of the tables below and of what is in their rows.
-pub(super) const SCHEMA: i32 = 2;
+pub(super) const SCHEMA: i32 = 3;
 
-/// The oldest one that is taken over. Its tables are the same; in rows of schema 2 there is what older engines do not read.
+/// The oldest one that is taken over. Its tables are the same; in rows of schemas 2 and 3 there is what older engines do not
+/// read.
 pub(super) const OLDEST: i32 = 1;
 
 /// Keys and bodies are ours alone; nothing in the tables needs partitions, extensions or functions of the server's
