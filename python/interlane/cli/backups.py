@@ -52,7 +52,7 @@ def restore(store: StoreOptions, copy: str | None, newest: bool) -> None:
 
 def _put(copy: Path, store: Path) -> None:
     """Makes the store's file, whole or not at all."""
-    for taken in (store, Path(f"{store}-wal")):
+    for taken in (store, *(Path(f"{store}{suffix}") for suffix in ("-wal", ".journal-0", ".journal-1"))):
         if taken.exists():
             raise Failure(f"{taken} is there: move it away, or leave COPY out to declare the store as it is")
     draft = Path(f"{store}.new")

@@ -100,10 +100,6 @@ pub const MAX_PENDING_ACKS: usize = 65_536;
 /// against the time to replay them when the store is opened (about 0.1 s for this many) and as much memory.
 pub const JOURNAL_BYTES: u64 = 48 << 20;
 
-/// Bytes of one block of the journal; a batch that needs more takes several, in one transaction. SQLite refuses
-/// values over 10^9 bytes, and a block is read in one piece.
-pub const JOURNAL_BLOCK_BYTES: usize = 8 << 20;
-
 /// Bytes of SQLite's write-ahead log before it is copied back into the database: two more fsyncs each time, so well
 /// over the 4 MiB of the default; a log that grew beyond this is cut back to it.
 pub const WAL_BYTES: u32 = 16 << 20;
@@ -111,6 +107,9 @@ pub const WAL_BYTES: u32 = 16 << 20;
 /// Bytes of the write-ahead log beyond which it is copied back although somebody copies the store: the gateway's disk
 /// comes before a copier that has stopped.
 pub const COPIED_WAL_BYTES: u64 = 8 << 30;
+
+/// The same of the journal, which is not begun anew meanwhile.
+pub const COPIED_JOURNAL_BYTES: u64 = 8 << 30;
 
 /// Bytes of a store's file up to which it is written anew, if that makes it smaller, when it is closed: some two million
 /// sessions, and seconds. Whoever stops a larger gateway does not wait for that.

@@ -1,4 +1,4 @@
-//! A disk under SQLite that fails and loses power as told: for tests.
+//! A disk under SQLite, and under files beside it ([`disk`]), that fails and loses power as told: for tests.
 //!
 //! SQLite does all that it does to files through its *VFS*. The one here passes everything on to the system's, and for
 //! the files of a folder that is watched ([`Disk::watch`]) it also notes every write, truncation, sync and deletion, and
@@ -13,6 +13,7 @@
 //! whose names end in `.generation`, are noted as they are found; an image may have any of those contents, but none from before
 //! [`Disk::notes_synced`].
 
+pub mod disk;
 mod image;
 mod vfs;
 
@@ -121,6 +122,18 @@ struct State {
 }
 
 impl State {
+    /// Takes a file in that was made, or was there with some content; its number.
+    fn add(&mut self, name: String, there: Option<Vec<u8>>) -> usize {
+        let number = self.files;
+        self.files += 1;
+        self.names.insert(name.clone(), number);
+        self.ops.push(match there {
+            Some(bytes) => Op::Found { name, bytes },
+            None => Op::Made { name },
+        });
+        number
+    }
+
     /// Notes what became of files that are not SQLite's.
     fn look_around(&mut self) {
         if self.dead {
@@ -197,10 +210,7 @@ impl Disk {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !name.ends_with(".generation") {
-                let bytes = std::fs::read(entry.path()).unwrap_or_default();
-                state.names.insert(name.clone(), state.files);
-                state.files += 1;
-                state.ops.push(Op::Found { name, bytes });
+                state.add(name, Some(std::fs::read(entry.path()).unwrap_or_default()));
             }
         }
         state.look_around();

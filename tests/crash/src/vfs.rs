@@ -153,16 +153,8 @@ unsafe extern "C" fn open(
     let number = match known {
         Some(number) if there => number,
         _ => {
-            let number = noted.files;
-            noted.files += 1;
-            noted.names.insert(name.clone(), number);
-            let op = if there {
-                Op::Found { name, bytes: std::fs::read(path).unwrap_or_default() }
-            } else {
-                Op::Made { name }
-            };
-            noted.ops.push(op);
-            number
+            let bytes = there.then(|| std::fs::read(path).unwrap_or_default());
+            noted.add(name, bytes)
         }
     };
     drop(noted);

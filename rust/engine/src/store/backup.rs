@@ -1,16 +1,19 @@
 //! A copy of a store, also of one that is open in another process and busy.
 //!
-//! The copier holds the lock of the store's generation file. Its owner then leaves the write-ahead log alone: it appends
-//! to it and copies nothing back into the database. So the database lies still, and with the log as it is afterwards it
-//! is the store as of some commit during the copying.
+//! The copier holds the lock of the store's generation file. Its owner then leaves the logs alone: it appends to SQLite's
+//! and copies nothing back into the database, and appends to the journal and writes over nothing of it. So the database lies
+//! still, and with SQLite's log and then the journal as they are afterwards it is the store as of some commit during the
+//! copying. In the copy, the journal's blocks are in a table.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::OpenFlags;
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::generation;
+use super::sealed::StoreId;
+use super::sqlite::journal::{self, Journal};
 use super::sqlite::{
     APPLICATION_ID, Fault, beside, checkpoint, configure, connect, damaged, file_error, said, sync_folder,
 };
@@ -39,19 +42,24 @@ pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), Error> {
         return Err(said(to, "cannot be made, for its folder does not exist: make the folder first"));
     }
     let draft = beside(to, ".new");
-    let made =
-        copy(from, &note, &draft).and_then(|()| finish(&draft).map_err(|fault| fault.explain(&draft))).and_then(|()| {
-            // Not over what came there meanwhile.
-            fs::hard_link(&draft, to)
-                .or_else(|error| if to.exists() { Err(error) } else { fs::rename(&draft, to) })
-                .and_then(|()| sync_folder(folder))
-                .map_err(|error| file_error(to, &error))
-        });
-    for suffix in ["", "-wal", "-journal"] {
-        // Where one is not there, nothing is lost.
-        let _ = fs::remove_file(beside(&draft, suffix));
-    }
+    let made = copy(from, &note, &draft).and_then(|()| {
+        // Not over what came there meanwhile.
+        fs::hard_link(&draft, to)
+            .or_else(|error| if to.exists() { Err(error) } else { fs::rename(&draft, to) })
+            .and_then(|()| sync_folder(folder))
+            .map_err(|error| file_error(to, &error))
+    });
+    remove(&draft);
     made
+}
+
+/// Removes what there is of a copy that is being made.
+fn remove(draft: &Path) {
+    let logs = ["", "-wal", "-journal"].map(|suffix| beside(draft, suffix));
+    for path in logs.into_iter().chain(journal::paths(draft)) {
+        // Where one is not there, nothing is lost.
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
@@ -60,19 +68,27 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
         said(from, &format!("has no generation file ({error}); declare it first: interlane restore --store PATH"))
     })?;
     held.lock().map_err(|error| unreadable(note, &error))?;
-    let (log, draft_log) = (beside(from, "-wal"), beside(draft, "-wal"));
+    let log = beside(from, "-wal");
+    // By whatever name the store is opened, its journal has one.
+    let real = fs::canonicalize(from).map_err(|error| unreadable(from, &error))?;
+    let beside_it = [(log.clone(), beside(draft, "-wal"))].into_iter();
+    let beside_it: Vec<_> = beside_it.chain(journal::paths(&real).into_iter().zip(journal::paths(draft))).collect();
     // A log that was all copied back before begins anew with the owner's next commit, and goes on from there: the second
     // copy is whole.
     for _ in 0..COPIES {
         let begun = header(&log).map_err(|error| unreadable(&log, &error))?;
         fs::copy(from, draft).map_err(|error| unreadable(from, &error))?;
-        match fs::copy(&log, &draft_log) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            copied => drop(copied.map_err(|error| unreadable(&log, &error))?),
+        for (path, draft) in &beside_it {
+            match fs::copy(path, draft) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                copied => drop(copied.map_err(|error| unreadable(path, &error))?),
+            }
         }
-        if begun.is_none() || header(&log).map_err(|error| unreadable(&log, &error))? == begun {
+        let same = begun.is_none() || header(&log).map_err(|error| unreadable(&log, &error))? == begun;
+        if same && finish(draft).map_err(|fault| fault.explain(draft))? {
             return Ok(());
         }
+        remove(draft);
     }
     // The owner waits for a copier, but not while its log grows beyond all measure.
     Err(said(from, "was written to faster than it could be copied: copy to a faster disk"))
@@ -88,13 +104,14 @@ fn header(log: &Path) -> io::Result<Option<[u8; LOG_HEADER]>> {
     }
 }
 
-/// Takes the log into the copy and reads all of it once.
-fn finish(draft: &PathBuf) -> Result<(), Fault> {
+/// Takes the logs into the copy and reads all of it once; whether there is all of the journal.
+fn finish(draft: &Path) -> Result<bool, Fault> {
     let connection = connect(draft, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? != APPLICATION_ID {
         return Err(said(draft, "is another program's SQLite database: name another file").into());
     }
     configure(&connection)?;
+    let whole = take_journal(&connection, draft)?;
     checkpoint(&connection)?;
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
@@ -102,5 +119,37 @@ fn finish(draft: &PathBuf) -> Result<(), Fault> {
     }
     connection.close().map_err(|(_, error)| error)?;
     File::open(draft).and_then(|copy| copy.sync_all()).map_err(|error| file_error(draft, &error))?;
-    Ok(())
+    Ok(whole)
+}
+
+/// Puts the blocks of a copied journal in their table; whether none is missing between them. Of the last one there may have
+/// been only a part.
+fn take_journal(connection: &Connection, draft: &Path) -> Result<bool, Fault> {
+    let (store_id, folded) = connection.query_row("SELECT store_id, folded FROM store", [], |row| {
+        Ok((row.get::<_, StoreId>(0)?, row.get::<_, i64>(1)? as u64))
+    })?;
+    let unreadable = |error: io::Error| file_error(draft, &error);
+    let (journal, blocks) = Journal::read(draft, store_id, folded).map_err(unreadable)?;
+    if blocks.is_empty() {
+        return Ok(true);
+    }
+    let last = connection.query_row("SELECT max(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
+    let mut last = last.map_or(folded, |last| folded.max(last as u64));
+    let transaction = connection.unchecked_transaction()?;
+    let mut put = transaction.prepare("INSERT INTO journal (seq, block) VALUES (?1, ?2)")?;
+    let mut sections = Vec::new();
+    for block in blocks.iter() {
+        if block.number <= last {
+            continue;
+        }
+        if block.number != last + 1 {
+            return Ok(false);
+        }
+        journal.sections(block, &mut sections).map_err(unreadable)?;
+        put.execute(params![block.number as i64, sections])?;
+        last = block.number;
+    }
+    drop(put);
+    transaction.commit()?;
+    Ok(true)
 }

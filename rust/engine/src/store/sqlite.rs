@@ -1,15 +1,19 @@
-//! The store in one SQLite file: a journal of batches, a table of rows ([`table`]), and the few tables around them
-//! ([`schema`]).
+//! The store in a SQLite file and, while it is open, two files of batches beside it: a journal ([`journal`]), a table of rows
+//! ([`table`]), and the few tables around them ([`schema`]).
 //!
 //! Writing rows in place costs 4 µs each where keys come in order and 14 µs where they do not; appending them to one
-//! value costs under 1 µs. So a batch is appended, sealed, as one block of a *journal*, and that is its commit. The
+//! value costs under 1 µs. So a batch is appended, sealed, as one block of the *journal*, and that is its commit. The
 //! newest body of every row that the journal has and the table of rows has not is also in memory ([`Unfolded`]), where
 //! look-ups find it first. When the journal has grown to its limit it is *frozen*, and while the next one grows, each
-//! commit *folds* some frozen rows into the table, in key order and in its own transaction, so that no commit waits
-//! for all of them. When all are folded, the frozen blocks are forgotten, and later ones written over them ([`slots`]).
+//! commit *folds* some frozen rows into the table, in key order and in a transaction of its own, so that no commit waits
+//! for all of them. Those transactions are not synced but the last one, which says that all are folded: then the frozen blocks
+//! are forgotten, and the next ones written over them.
 //!
 //! After a crash, the blocks that are not folded are replayed into memory. A row in the table may then be newer than
 //! the first blocks that have it, never newer than the last.
+//!
+//! An account is made in a transaction that tells the number of the block with its first rows, and is there once that block
+//! is.
 
 use std::fs;
 use std::io;
@@ -25,8 +29,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
+use self::journal::{Block, HEAD, Journal};
 use self::schema::{SCHEMA, TABLES};
-use self::slots::{Slot, Slots};
 use self::table::Table;
 pub(crate) use self::unopened::Unopened;
 use super::generation::Generation;
@@ -35,11 +39,13 @@ use super::unfolded::{Newest, Unfolded};
 use super::{Body, Change, Changes, FoundAt, FoundTag, Key, Kind, Store};
 use crate::bytes::Bytes;
 use crate::error::Error;
-use crate::limits::{COPIED_WAL_BYTES, JOURNAL_BLOCK_BYTES, JOURNAL_BYTES, WAL_BYTES};
+use crate::limits::{COPIED_JOURNAL_BYTES, COPIED_WAL_BYTES, JOURNAL_BYTES, WAL_BYTES};
 use crate::secret::Secret;
 
+#[cfg(not(test))]
+mod disk;
+pub(super) mod journal;
 mod schema;
-mod slots;
 mod space;
 mod table;
 mod unopened;
@@ -64,8 +70,9 @@ const CACHE_KIB: i64 = 32 << 10;
 const OPEN_ELSEWHERE: &str =
     "is open in another process (or twice in this one): a store has one owner, so close it there first";
 
-/// A block begins with the length of its sections; what fills its slot up comes behind them.
-const BLOCK_HEAD: usize = 4;
+const NO_ROOM: &str = "has no room on its disk: free some and call again; nothing was written";
+
+const READ_ONLY: &str = "is read-only: make it and its folder writable for this user";
 
 /// A section of a block begins with its account and length.
 const SECTION_HEAD: usize = 4 + 4;
@@ -90,6 +97,8 @@ pub(crate) struct SqliteStore {
     resume_at: u64,
     /// Whether SQLite copies its log back by itself.
     checkpoints: bool,
+    /// Whether transactions are synced when they are committed.
+    syncs: bool,
     /// The process that opened the store: a fork of it must not touch the files, not even to close them.
     process: u32,
     store_id: StoreId,
@@ -102,11 +111,9 @@ pub(crate) struct SqliteStore {
     found_folded: u64,
     /// An account was deleted: pages may still have, beside their rows, what they had of it.
     emptied: bool,
-    /// Where the blocks lie.
-    slots: Slots,
-    /// What blocks since the last freeze hold, and how many bytes they take.
+    journal: Journal,
+    /// What blocks since the last freeze hold.
     newest: Unfolded,
-    newest_bytes: u64,
     frozen: Option<Frozen>,
     journal_limit: u64,
     /// What seals the journal, and seals and opens the rows that are folded.
@@ -123,6 +130,12 @@ struct Frozen {
     done: usize,
     /// Its last block.
     sequence: u64,
+}
+
+impl Frozen {
+    fn of(rows: Unfolded, sequence: u64) -> Self {
+        Self { order: rows.in_order_of(table::order), rows, done: 0, sequence }
+    }
 }
 
 impl SqliteStore {
@@ -196,7 +209,7 @@ impl SqliteStore {
         // Whatever is refused is left as it is.
         leave_the_files(&connection, true)?;
         if connection.is_readonly(rusqlite::MAIN_DB)? {
-            return Err(said(path, "is read-only: make it and its folder writable for this user").into());
+            return Err(said(path, READ_ONLY).into());
         }
         let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         if number("application_id")? != APPLICATION_ID {
@@ -215,13 +228,16 @@ impl SqliteStore {
             said(path, "was made with another operator key: give that one (nothing can be read without it)")
         })?;
         let folded = u64::try_from(folded).map_err(|_| damaged(path))?;
-        let number = folded.max(schema::last_block(&connection, path, found)?);
+        let copied = schema::last_block(&connection, path, found)?;
+        let (journal, blocks) =
+            Journal::read(path, store_id, folded.max(copied)).map_err(|error| file_error(path, &error))?;
+        let number = blocks.last().map_or(0, |block| block.number).max(folded).max(copied);
         let (generation, resume_at) = Generation::open(path, second, store_id, number, declaring)?;
         // After a sync that failed, the log may be in the system's memory alone, and no later sync changes that: what
         // is appended to it could go with it. So it is copied back, by writes of their own, before it is gone on with.
         generation.check_owner()?;
         if generation.try_hold()? {
-            let copied = checkpoint(&connection);
+            let copied = copy_back(&connection, path);
             generation.release();
             match copied {
                 // It stays as it is until there is room.
@@ -244,6 +260,7 @@ impl SqliteStore {
             generation,
             resume_at,
             checkpoints: true,
+            syncs: true,
             process: std::process::id(),
             store_id,
             data_keys,
@@ -251,69 +268,130 @@ impl SqliteStore {
             folded,
             found_folded: folded,
             emptied: false,
-            slots: Slots::default(),
+            journal,
             newest: Unfolded::default(),
-            newest_bytes: 0,
             frozen: None,
             journal_limit: JOURNAL_BYTES,
             backend: Backend::portable(),
             failed: false,
         };
-        store.replay(&connection)?;
+        store.replay(&connection, &blocks, declaring)?;
+        store.forget_half_made(&connection)?;
         store.generation.confirm_owner()?;
         leave_the_files(&connection, false)?;
         store.connection = Some(connection);
         Ok(store)
     }
 
-    /// Takes the blocks that are not folded into memory.
-    fn replay(&mut self, connection: &Connection) -> Result<(), Fault> {
-        let mut slots = connection.prepare("SELECT slot, seq, length(block) FROM journal")?;
-        let slots = slots.query_map([], |row| Ok((row.get(0)?, row.get::<_, [u8; 8]>(1)?, row.get::<_, u32>(2)?)))?;
-        let slots = slots.map(|slot| {
-            let (number, sequence, bytes) = slot?;
-            Ok(Slot { number, bytes: bytes as usize, sequence: u64::from_be_bytes(sequence) })
-        });
-        self.slots = Slots::of(slots.collect::<Result<_, Fault>>()?, self.folded);
-        let blocks: Vec<Slot> = self.slots.used().collect();
-        let mut block = connection.prepare("SELECT block FROM journal WHERE slot = ?1")?;
-        let mut plain = Zeroizing::default();
-        for Slot { number, sequence, .. } in blocks {
-            let unreadable = || {
-                said(&self.path, &format!("has a damaged block {sequence} in its journal: restore it from a backup"))
-            };
-            if sequence != self.sequence + 1 {
-                return Err(unreadable().into());
-            }
-            let mut found = block.query([number])?;
-            let row = found.next()?.ok_or_else(unreadable)?;
-            let block = row.get_ref(0)?.as_blob().map_err(|_| damaged(&self.path))?;
-            let mut rest = sections(block).ok_or_else(unreadable)?;
-            while !rest.is_empty() {
-                let (account, length, section) = section(rest).ok_or_else(unreadable)?;
-                rest = &rest[SECTION_HEAD + length..];
-                self.data_keys.fetch(connection, [account])?;
-                let key = self.data_keys.of(account).ok_or_else(unreadable)?;
-                let place = Place::Section { sequence, account };
-                sealed::open(key, &self.store_id, place, section, &mut plain).map_err(|_| unreadable())?;
-                let mut changes = plain.as_slice();
-                while !changes.is_empty() {
-                    let (key, body) = take_change(account, &mut changes).ok_or_else(unreadable)?;
-                    self.newest.set(key, body.map_or(Body::Gone, Body::Is));
-                }
-            }
-            self.sequence = sequence;
-            self.newest_bytes += block.len() as u64;
+    /// Takes the blocks that are not folded into memory: those that a copy has in its table, and those of the journal's part
+    /// that does not grow, as what is being folded. Of a copy that is declared, the journal may be another's, and goes on
+    /// elsewhere than it ends.
+    fn replay(&mut self, connection: &Connection, blocks: &[Block], declaring: bool) -> Result<(), Fault> {
+        let (mut older, mut newest, mut plain) = (Unfolded::default(), Unfolded::default(), Zeroizing::default());
+        let mut copied = connection.prepare("SELECT seq, block FROM journal WHERE seq > ?1 ORDER BY seq")?;
+        let mut copied = copied.query([self.folded as i64])?;
+        while let Some(row) = copied.next()? {
+            let number = row.get::<_, i64>(0)? as u64;
+            let sections = row.get_ref(1)?.as_blob().map_err(|_| damaged(&self.path))?;
+            self.replay_block(connection, number, sections, &mut plain, &mut older)?;
         }
+        let mut sections = Vec::new();
+        let mut replayed = 0;
+        for block in blocks {
+            if block.number != self.sequence + 1 && declaring {
+                break;
+            }
+            if block.number != self.sequence + 1 && replayed == 0 {
+                let text = format!(
+                    "ends before its journal begins: a copy was put in its place, or block {} is damaged; restore it from a \
+                     backup, or declare it: interlane restore --store {}",
+                    self.sequence + 1,
+                    self.path.display()
+                );
+                return Err(said(&self.path, &text).into());
+            }
+            self.journal.sections(block, &mut sections).map_err(|error| Fault::of_disk(error, true))?;
+            let rows = if self.journal.is_active(block) { &mut newest } else { &mut older };
+            self.replay_block(connection, block.number, &sections, &mut plain, rows)?;
+            replayed += 1;
+        }
+        self.journal.secure(&blocks[..replayed]).map_err(|error| Fault::of_disk(error, true))?;
+        let in_older = blocks[..replayed].iter().take_while(|block| !self.journal.is_active(block)).count();
+        if !older.is_empty() {
+            let sequence = match blocks.get(in_older) {
+                Some(first) if in_older < replayed => first.number - 1,
+                _ => self.sequence,
+            };
+            self.frozen = Some(Frozen::of(older, sequence));
+        }
+        self.newest = newest;
         Ok(())
     }
 
-    /// Does `work` in a transaction, whole or not at all.
+    fn replay_block(
+        &mut self,
+        connection: &Connection,
+        number: u64,
+        mut rest: &[u8],
+        plain: &mut Zeroizing<Vec<u8>>,
+        rows: &mut Unfolded,
+    ) -> Result<(), Fault> {
+        let unreadable =
+            || said(&self.path, &format!("has a damaged block {number} in its journal: restore it from a backup"));
+        // It has one section at least.
+        if number != self.sequence + 1 || rest.is_empty() {
+            return Err(unreadable().into());
+        }
+        while !rest.is_empty() {
+            let (account, length, section) = section(rest).ok_or_else(unreadable)?;
+            rest = &rest[SECTION_HEAD + length..];
+            self.data_keys.fetch(connection, [account])?;
+            let key = self.data_keys.of(account).ok_or_else(unreadable)?;
+            let place = Place::Section { sequence: number, account };
+            sealed::open(key, &self.store_id, place, section, plain).map_err(|_| unreadable())?;
+            let mut changes = plain.as_slice();
+            while !changes.is_empty() {
+                let (key, body) = take_change(account, &mut changes).ok_or_else(unreadable)?;
+                rows.set(key, body.map_or(Body::Gone, Body::Is));
+            }
+        }
+        self.sequence = number;
+        Ok(())
+    }
+
+    /// Forgets accounts whose first rows did not come to be in the journal.
+    fn forget_half_made(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let half_made = connection
+            .prepare("SELECT id FROM accounts WHERE made_by > ?1")?
+            .query_map([self.sequence as i64], |row| row.get::<_, u32>(0))?
+            .collect::<Result<Vec<_>, _>>()?;
+        if half_made.is_empty() {
+            return Ok(());
+        }
+        let transaction = connection.unchecked_transaction()?;
+        half_made.iter().try_for_each(|&account| forget_account(&transaction, account).map(drop))?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Does `work` in a transaction, whole or not at all; it outlives a power cut.
     fn transact<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
+        self.transact_as(true, work)
+    }
+
+    /// The same, where `synced`. Else a power cut may take it and those after it back, until one that is synced.
+    fn transact_as<T>(
+        &mut self,
+        synced: bool,
+        work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
         self.generation.check_owner()?;
         let held = self.generation.try_hold()?;
         let done = self.with_files(|store, connection| {
             store.leave_the_log(connection, !held)?;
+            if synced != store.syncs {
+                connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
+                store.syncs = synced;
+            }
             let transaction = connection.unchecked_transaction()?;
             let done = work(store, &transaction)?;
             transaction.commit()?;
@@ -359,6 +437,7 @@ impl SqliteStore {
 
     fn with_files<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
         if self.failed {
+            self.generation.check_owner()?;
             return Err(said(&self.path, "could not be written to before: open it again"));
         }
         let connection = self.connection.take().ok_or(Error::Closed)?;
@@ -374,50 +453,25 @@ impl SqliteStore {
         })
     }
 
-    /// Writes the batch that `prepare` gives, and what it does itself, in one transaction; folds what is due.
-    fn write<T>(
-        &mut self,
-        prepare: impl FnOnce(&mut Self, &Connection) -> Result<(T, Changes), Fault>,
-    ) -> Result<T, Error> {
-        if self.newest_bytes >= self.journal_limit {
+    /// Appends a batch to the journal, once what is due of the frozen rows is folded.
+    fn write(&mut self, changes: &Changes) -> Result<(), Error> {
+        if self.journal.active_bytes() >= self.journal_limit {
             self.freeze()?;
         }
-        // What a transaction before this one had chosen, and did not come to use.
-        self.slots.undo();
-        let (prepared, changes, (sequence, bytes), done) = self.transact(|store, connection| {
-            let (prepared, changes) = prepare(store, connection)?;
-            let (sequence, bytes) = store.append(connection, &changes)?;
-            let mut done = 0;
-            if let Some(frozen) = &store.frozen {
-                done = store.due(frozen, store.newest_bytes + bytes);
-                store.table(connection).fold(&frozen.rows, &frozen.order[frozen.done..done], None)?;
-                if done == frozen.order.len() {
-                    set_folded(connection, frozen.sequence)?;
-                }
-            }
-            Ok((prepared, changes, (sequence, bytes), done))
-        })?;
-        self.sequence = sequence;
-        self.slots.settle();
-        self.newest_bytes += bytes;
-        self.newest.apply(&changes);
-        if let Some(frozen) = &mut self.frozen {
-            frozen.done = done;
-            if done == frozen.order.len() {
-                self.folded = frozen.sequence;
-                self.slots.free_up_to(self.folded);
-                self.frozen = None;
-            }
+        if let Some(mut block) = self.with_files(|store, connection| store.seal(connection, changes))? {
+            let bytes = journal::bytes_for(block.len() - HEAD) as u64;
+            self.fold_due(self.journal.active_bytes() + bytes)?;
+            self.append(&mut block)?;
+            self.newest.apply(changes);
         }
-        self.note_generation()?;
-        Ok(prepared)
+        self.note_generation()
     }
 
-    /// Appends a batch to the journal. Gives the last block's number and the bytes of all.
-    fn append(&mut self, connection: &Connection, changes: &Changes) -> Result<(u64, u64), Fault> {
+    /// Seals a batch as the next block, with room for its head; nothing where nothing changes.
+    fn seal(&mut self, connection: &Connection, changes: &Changes) -> Result<Option<Bytes>, Fault> {
         let rows = &changes.rows;
         if rows.is_empty() {
-            return Ok((self.sequence, 0));
+            return Ok(None);
         }
         self.data_keys.fetch(connection, rows.iter().map(|(key, _)| key.account))?;
         super::check_accounts(changes, |account| self.data_keys.of(account).is_some())?;
@@ -431,69 +485,84 @@ impl SqliteStore {
         let sections = 1 + (1..rows.len()).filter(|&i| row(i).0.account != row(i - 1).0.account).count();
         let mut nonces = Nonces::draw(sections)?;
 
-        // The plaintext is sealed where it lies, so the block must not grow: a full one ends with the row that filled it.
-        let heads = rows.len() * CHANGE_HEAD + (sections + 1) * (SECTION_HEAD + sealed::NONCE + sealed::TAG);
-        let whole = BLOCK_HEAD + changes.bytes.len() + heads;
-        let longest = if whole > JOURNAL_BLOCK_BYTES { longest_body(changes) } else { 0 };
-        let room =
-            whole.min(JOURNAL_BLOCK_BYTES + longest + CHANGE_HEAD + 2 * (SECTION_HEAD + sealed::NONCE + sealed::TAG));
-        let mut block = Bytes::with_capacity(slots::bytes_for(room) * 9 / 8);
+        // The plaintext is sealed where it lies, so the block must not grow.
+        let heads = rows.len() * CHANGE_HEAD + sections * (SECTION_HEAD + sealed::NONCE + sealed::TAG);
+        let mut block = Bytes::with_capacity(journal::bytes_for(changes.bytes.len() + heads));
         let lies_at = block.as_ptr();
-        // Of each section of a block: its account, nonce, and where in the block its body ends.
+        // Of each section: its account, nonce, and where its body ends.
         let mut laid_out: Vec<(u32, [u8; sealed::NONCE], usize)> = Vec::with_capacity(sections);
-        let mut insert = connection.prepare_cached("INSERT INTO journal (seq, block) VALUES (?1, ?2)")?;
-        let mut write_over = connection.prepare_cached("UPDATE journal SET seq = ?2, block = ?3 WHERE slot = ?1")?;
-        let (mut sequence, mut bytes, mut i) = (self.sequence, 0, 0);
+        block.extend_from_slice(&[0; HEAD]);
+        let mut i = 0;
         while i < rows.len() {
-            sequence += 1;
-            block.clear();
-            block.extend_from_slice(&[0; BLOCK_HEAD]);
-            laid_out.clear();
-            while i < rows.len() && block.len() < JOURNAL_BLOCK_BYTES {
-                let account = row(i).0.account;
-                let head = block.len();
-                let nonce = nonces.next()?;
-                block.extend_from_slice(&account.to_be_bytes());
-                block.extend_from_slice(&[0; 4]);
-                block.extend_from_slice(&nonce);
-                while i < rows.len() && row(i).0.account == account && block.len() < JOURNAL_BLOCK_BYTES {
-                    let (key, change) = row(i);
-                    put_change(&mut block, key, change, &changes.bytes);
-                    i += 1;
-                }
-                block.extend_from_slice(&[0; sealed::TAG]);
-                let length = u32::try_from(block.len() - head - SECTION_HEAD)
-                    .map_err(|_| Error::Store("a row of over 4 GiB cannot be stored: nothing was written".into()))?;
-                block[head + 4..][..4].copy_from_slice(&length.to_be_bytes());
-                laid_out.push((account, nonce, block.len()));
+            let account = row(i).0.account;
+            let head = block.len();
+            let nonce = nonces.next()?;
+            block.extend_from_slice(&account.to_be_bytes());
+            block.extend_from_slice(&[0; 4]);
+            block.extend_from_slice(&nonce);
+            while i < rows.len() && row(i).0.account == account {
+                let (key, change) = row(i);
+                put_change(&mut block, key, change, &changes.bytes);
+                i += 1;
             }
-            let slot = self.slots.choose(sequence, block.len());
-            let filled = block.len();
-            let length = u32::try_from(filled - BLOCK_HEAD).expect("its sections are shorter than 4 GiB");
-            block[..BLOCK_HEAD].copy_from_slice(&length.to_be_bytes());
-            block.resize(slot.bytes, 0);
-            assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
-            let ends = laid_out.iter().map(|&(.., end)| end - BLOCK_HEAD);
-            let sections = sealed::cut(&mut block[BLOCK_HEAD..filled], ends);
-            let unsealed = laid_out.iter().zip(sections).map(|(&(account, nonce, _), section)| sealed::Unsealed {
-                key: self.data_keys.of(account).expect("all were fetched and checked"),
-                nonce,
-                place: Place::Section { sequence, account },
-                body: &mut section[SECTION_HEAD + sealed::NONCE..],
-            });
-            sealed::seal_many(self.backend, &self.store_id, unsealed);
-            if slot.number == 0 {
-                insert.execute(params![sequence.to_be_bytes(), block.as_slice()])?;
-                self.slots.made(connection.last_insert_rowid());
-            } else {
-                let written = write_over.execute(params![slot.number, sequence.to_be_bytes(), block.as_slice()])?;
-                if written != 1 {
-                    return Err(damaged(&self.path).into());
-                }
-            }
-            bytes += block.len() as u64;
+            block.extend_from_slice(&[0; sealed::TAG]);
+            let length = u32::try_from(block.len() - head - SECTION_HEAD).map_err(|_| {
+                Error::Store(
+                    "a batch of over 4 GiB cannot be stored: give fewer rows a call; nothing was written".into(),
+                )
+            })?;
+            block[head + 4..][..4].copy_from_slice(&length.to_be_bytes());
+            laid_out.push((account, nonce, block.len()));
         }
-        Ok((sequence, bytes))
+        assert_eq!(block.as_ptr(), lies_at, "a block grew: plaintext was left in freed memory");
+        let ends = laid_out.iter().map(|&(.., end)| end - HEAD);
+        let sections = sealed::cut(&mut block[HEAD..], ends);
+        let sequence = self.sequence + 1;
+        let unsealed = laid_out.iter().zip(sections).map(|(&(account, nonce, _), section)| sealed::Unsealed {
+            key: self.data_keys.of(account).expect("all were fetched and checked"),
+            nonce,
+            place: Place::Section { sequence, account },
+            body: &mut section[SECTION_HEAD + sealed::NONCE..],
+        });
+        sealed::seal_many(self.backend, &self.store_id, unsealed);
+        Ok(Some(block))
+    }
+
+    /// Folds as many frozen rows as are due when the journal has grown to `bytes`.
+    fn fold_due(&mut self, bytes: u64) -> Result<(), Error> {
+        let Some(frozen) = self.frozen.take() else { return Ok(()) };
+        let done = self.due(&frozen, bytes);
+        self.fold_frozen(frozen, done)
+    }
+
+    /// Folds frozen rows until `done` of them are.
+    fn fold_frozen(&mut self, mut frozen: Frozen, done: usize) -> Result<(), Error> {
+        let all = done == frozen.order.len();
+        let folded = self.transact_as(all, |store, connection| {
+            store.table(connection).fold(&frozen.rows, &frozen.order[frozen.done..done], None)?;
+            if all { set_folded(connection, frozen.sequence) } else { Ok(()) }
+        });
+        if folded.is_ok() && all {
+            self.folded = frozen.sequence;
+        } else {
+            frozen.done = if folded.is_ok() { done } else { frozen.done };
+            self.frozen = Some(frozen);
+        }
+        folded
+    }
+
+    /// Writes the next block, and syncs it.
+    fn append(&mut self, block: &mut Bytes) -> Result<(), Error> {
+        let sequence = self.sequence + 1;
+        self.generation.check_owner()?;
+        let appended = self.with_files(|store, _| {
+            store.journal.write(sequence, block).map_err(|error| Fault::of_disk(error, false))?;
+            store.journal.sync(block.len()).map_err(|error| Fault::of_disk(error, true))
+        });
+        self.generation.confirm_owner().inspect_err(|_| self.failed = true)?;
+        appended?;
+        self.sequence = sequence;
+        Ok(())
     }
 
     fn table<'a>(&'a self, connection: &'a Connection) -> Table<'a> {
@@ -507,52 +576,42 @@ impl SqliteStore {
             self.table(connection).fold(&frozen.rows, &frozen.order[frozen.done..], but)?;
         }
         self.table(connection).fold(&self.newest, &self.newest.in_order_of(table::order), but)?;
-        connection.execute("DELETE FROM journal", [])?;
         set_folded(connection, self.sequence)
     }
 
+    /// What is in memory of the journal is folded.
     fn forget_journal(&mut self) {
         self.frozen = None;
         self.newest = Unfolded::default();
-        self.newest_bytes = 0;
         self.folded = self.sequence;
-        self.slots = Slots::default();
     }
 
-    /// Begins a new part of the journal; the one so far is folded by the commits to come.
+    /// Leaves nothing of a journal that is folded and forgotten.
+    fn wipe_journal(&mut self) -> Result<(), Error> {
+        self.with_files(|store, _| store.journal.wipe().map_err(|error| Fault::of_disk(error, true)))
+    }
+
+    /// Begins a new part of the journal; the one so far is folded by the commits to come. While somebody copies the store,
+    /// the journal stays as it is and grows: the copy may need all of it.
     fn freeze(&mut self) -> Result<(), Error> {
         if let Some(frozen) = self.frozen.take() {
             // A batch so large that the commits between two limits did not suffice.
-            let folded = self.transact(|store, connection| {
-                store.table(connection).fold(&frozen.rows, &frozen.order[frozen.done..], None)?;
-                set_folded(connection, frozen.sequence)
-            });
-            match folded {
-                Ok(()) => {
-                    self.folded = frozen.sequence;
-                    self.slots.free_up_to(self.folded);
-                }
-                Err(error) => {
-                    self.frozen = Some(frozen);
-                    return Err(error);
-                }
-            }
+            let done = frozen.order.len();
+            self.fold_frozen(frozen, done)?;
         }
-        let outdated = self.slots.outdated(self.folded);
-        if !outdated.is_empty() {
-            let deleted = self.transact(|_, connection| {
-                let mut delete = connection.prepare_cached("DELETE FROM journal WHERE slot = ?1")?;
-                outdated.iter().try_for_each(|slot| delete.execute([slot.number]).map(drop))?;
-                Ok(())
-            });
-            if let Err(error) = deleted {
-                self.slots.keep(outdated);
-                return Err(error);
-            }
+        self.generation.check_owner()?;
+        let held = self.generation.try_hold()?;
+        if !held && self.journal.active_bytes() < COPIED_JOURNAL_BYTES {
+            return Ok(());
         }
-        let rows = take(&mut self.newest);
-        self.newest_bytes = 0;
-        self.frozen = Some(Frozen { order: rows.in_order_of(table::order), rows, done: 0, sequence: self.sequence });
+        let usual = 2 * self.journal_limit;
+        let turned =
+            self.with_files(|store, _| store.journal.turn(usual).map_err(|error| Fault::of_disk(error, false)));
+        if held {
+            self.generation.release();
+        }
+        turned?;
+        self.frozen = Some(Frozen::of(take(&mut self.newest), self.sequence));
         Ok(())
     }
 
@@ -642,8 +701,7 @@ impl Store for SqliteStore {
     fn create_account(&mut self, name: &str, changes: &mut dyn FnMut(u32) -> Changes) -> Result<u32, Error> {
         let mut data_key = Secret::default();
         sealed::random(data_key.expose_mut())?;
-        let mut made = None;
-        let written = self.write(|store, connection| {
+        let (account, changes) = self.transact(|store, connection| {
             let taken = connection.prepare_cached("SELECT 1 FROM accounts WHERE name = ?1")?.exists([name])?;
             if taken {
                 return Err(super::account_exists(name).into());
@@ -653,33 +711,31 @@ impl Store for SqliteStore {
                 .query_row([], |row| row.get::<_, u32>(0))
                 .optional()?;
             let account = last.unwrap_or(0).checked_add(1).ok_or_else(super::no_account_numbers)?;
+            let changes = changes(account);
+            super::check_accounts(&changes, |found| found == account)?;
+            let made_by = store.sequence + u64::from(!changes.is_empty());
             connection
-                .prepare_cached("INSERT INTO accounts (id, name) VALUES (?1, ?2)")?
-                .execute(params![account, name])?;
+                .prepare_cached("INSERT INTO accounts (id, name, made_by) VALUES (?1, ?2, ?3)")?
+                .execute(params![account, name, made_by as i64])?;
             let wrapped = sealed::wrap(&store.data_keys.operator_key, &store.store_id, account, name, &data_key)?;
             connection
                 .prepare_cached("INSERT INTO data_keys (account, wrapped) VALUES (?1, ?2)")?
                 .execute(params![account, wrapped])?;
-            let changes = changes(account);
-            super::check_accounts(&changes, |found| found == account)?;
-            store.data_keys.known.insert(account, Arc::new(data_key));
-            made = Some(account);
             Ok((account, changes))
-        });
-        if let (Some(account), Err(_)) = (made, &written) {
-            // The number will be given again, with another key.
+        })?;
+        self.data_keys.known.insert(account, Arc::new(data_key));
+        self.write(&changes).map(|()| account).inspect_err(|_| {
             self.data_keys.known.remove(&account);
-        }
-        written
+            // Another block must not have the number that would make it. If it is in doubt what the disk has, opening sees to it.
+            self.failed |= self.transact(|_, connection| forget_account(connection, account)).is_err();
+        })
     }
 
     fn delete_account(&mut self, account: u32) -> Result<(), Error> {
         self.transact(|store, connection| {
-            if connection.execute("DELETE FROM accounts WHERE id = ?1", [account])? == 0 {
+            if !forget_account(connection, account)? {
                 return Err(super::no_account(account).into());
             }
-            connection
-                .execute("UPDATE data_keys SET wrapped = zeroblob(length(wrapped)) WHERE account = ?1", [account])?;
             store.fold_all(connection, Some(account))?;
             let [first, last] = Key::bounds(&account.to_be_bytes());
             connection.execute("DELETE FROM rows WHERE key BETWEEN ?1 AND ?2", params![&first[..], &last[..]])?;
@@ -693,6 +749,7 @@ impl Store for SqliteStore {
         self.note_generation()
             .and_then(|()| self.generation.hold())
             .and_then(|()| self.with_connection(|_, connection| checkpoint(connection)))
+            .and_then(|()| self.wipe_journal())
             .and_then(|()| self.generation.confirm_owner())
             .inspect(|()| self.generation.release())
             .map_err(|error| {
@@ -747,13 +804,14 @@ impl Store for SqliteStore {
     fn commit(&mut self, changes: Changes) -> Result<(), Error> {
         #[cfg(test)]
         self.check_new(&changes);
-        self.write(|_, _| Ok(((), changes)))
+        self.write(&changes)
     }
 
     fn size_bytes(&mut self) -> Result<u64, Error> {
         self.with_connection(|store, _| {
             let main = fs::metadata(&store.path).map_err(|error| file_error(&store.path, &error))?;
-            Ok(main.len() + store.log_bytes())
+            let journal = store.journal.size().map_err(|error| file_error(&store.path, &error))?;
+            Ok(main.len() + store.log_bytes() + journal)
         })
     }
 
@@ -769,7 +827,7 @@ impl Store for SqliteStore {
             self.owner = None;
             return owned;
         }
-        if !self.newest.is_empty() || self.frozen.is_some() || !self.slots.is_empty() {
+        if self.sequence != self.folded {
             self.transact(|store, connection| store.fold_all(connection, None))?;
             self.forget_journal();
         }
@@ -777,7 +835,8 @@ impl Store for SqliteStore {
         self.generation.hold()?;
         let closed = self
             .with_connection(|store, connection| {
-                space::leave(connection, store.folded != store.found_folded, store.emptied)
+                space::leave(connection, store.folded != store.found_folded, store.emptied)?;
+                store.journal.remove().map_err(|error| Fault::of_disk(error, false))
             })
             .and_then(|()| {
                 let closed = self.connection.take().map(Connection::close);
@@ -799,6 +858,10 @@ impl Store for SqliteStore {
         })?;
         self.sequence = resume_at;
         self.forget_journal();
+        self.generation.hold()?;
+        let wiped = self.wipe_journal();
+        self.generation.release();
+        wiped?;
         self.generation.declare(resume_at)
     }
 }
@@ -850,7 +913,8 @@ fn create(path: &Path, operator_key: &Secret<32>) -> Result<(), Error> {
     if !folder.is_dir() {
         return Err(said(path, "cannot be made, for its folder does not exist: make the folder first"));
     }
-    for leftover in ["-wal", "-journal"].map(|suffix| beside(path, suffix)) {
+    let logs = ["-wal", "-journal"].map(|suffix| beside(path, suffix));
+    for leftover in logs.into_iter().chain(journal::paths(path)) {
         if leftover.exists() {
             let text = format!("is gone, but {} is there: restore both, or remove it too", leftover.display());
             return Err(said(path, &text));
@@ -980,15 +1044,32 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     if busy { Err(Error::Store("another connection reads the store's file: stop it".into()).into()) } else { Ok(()) }
 }
 
-fn set_folded(connection: &Connection, sequence: u64) -> Result<(), Fault> {
-    connection.prepare_cached("UPDATE store SET folded = ?1")?.execute([sequence as i64])?;
+/// Copies back what an opening before this one has left in the log, and sees to it that none of that comes back: of a log that
+/// was cut the disk may yet have a part, which would be taken for all there is.
+fn copy_back(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    let left = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    checkpoint(connection)?;
+    if left {
+        // Begins the log anew, and syncs it. SQLite writes nothing where a row stays as it is.
+        connection.execute_batch(
+            "BEGIN IMMEDIATE; UPDATE store SET folded = folded + 1; UPDATE store SET folded = folded - 1; COMMIT",
+        )?;
+    }
     Ok(())
 }
 
-/// The sections of a block, of which there is one at least.
-fn sections(block: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = block.split_first_chunk()?;
-    rest.get(..u32::from_be_bytes(*length) as usize).filter(|sections| !sections.is_empty())
+/// Says that blocks up to this one are folded, also those that a copy came with.
+fn set_folded(connection: &Connection, sequence: u64) -> Result<(), Fault> {
+    connection.prepare_cached("UPDATE store SET folded = ?1")?.execute([sequence as i64])?;
+    connection.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([sequence as i64])?;
+    Ok(())
+}
+
+/// Takes away an account and its data key, and thereby all that is sealed with it; whether there was one.
+fn forget_account(connection: &Connection, account: u32) -> Result<bool, Fault> {
+    let there = connection.execute("DELETE FROM accounts WHERE id = ?1", [account])? > 0;
+    connection.execute("UPDATE data_keys SET wrapped = zeroblob(length(wrapped)) WHERE account = ?1", [account])?;
+    Ok(there)
 }
 
 /// The account, length and content of the section that `block` begins with.
@@ -997,10 +1078,6 @@ fn section(block: &[u8]) -> Option<(u32, usize, &[u8])> {
     let (length, rest) = rest.split_first_chunk()?;
     let length = u32::from_be_bytes(*length) as usize;
     Some((u32::from_be_bytes(*account), length, rest.get(..length)?))
-}
-
-fn longest_body(changes: &Changes) -> usize {
-    changes.iter().filter_map(|(_, body)| body).map(<[u8]>::len).max().unwrap_or(0)
 }
 
 /// kind ‖ tag ‖ length ‖ body, or kind with [`DELETED`] ‖ tag.
@@ -1064,6 +1141,11 @@ fn check_version(number: i32, name: &str) -> Result<(), Error> {
 /// Why something was not done, before it is said in a line.
 pub(super) enum Fault {
     Sqlite(rusqlite::Error),
+    /// The journal's disk failed; `unknown`: what it has is not known.
+    Disk {
+        error: io::Error,
+        unknown: bool,
+    },
     Said(Error),
 }
 
@@ -1080,15 +1162,35 @@ impl From<Error> for Fault {
 }
 
 impl Fault {
+    /// What a call to the journal's disk came back with, after which it may be unknown what the disk has.
+    fn of_disk(error: io::Error, unknown: bool) -> Self {
+        let harmless = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        );
+        Self::Disk { unknown: unknown || !harmless, error }
+    }
+
     /// Whether a commit that failed so may be on the disk all the same.
     fn leaves_the_disk_unknown(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure),
+            Self::Disk { unknown, .. } => *unknown,
+            Self::Said(_) => false,
+        }
     }
 
     pub(super) fn explain(self, path: &Path) -> Error {
         let error = match self {
             Self::Sqlite(error) => error,
             Self::Said(error) => return error,
+            Self::Disk { error, .. } => {
+                return match error.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => said(path, NO_ROOM),
+                    io::ErrorKind::ReadOnlyFilesystem => said(path, READ_ONLY),
+                    _ => disk_fails(path, &error),
+                };
+            }
         };
         let text = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OPEN_ELSEWHERE,
@@ -1096,15 +1198,13 @@ impl Fault {
                 "is not an interlane store: name another file, or restore it from a backup"
             }
             Some(ErrorCode::DatabaseCorrupt) => return damaged(path),
-            Some(ErrorCode::ReadOnly) => "is read-only: make it and its folder writable for this user",
+            Some(ErrorCode::ReadOnly) => READ_ONLY,
             Some(ErrorCode::PermissionDenied) => "may not be opened by this user: change its rights",
-            Some(ErrorCode::DiskFull) => "has no room on its disk: free some and call again; nothing was written",
+            Some(ErrorCode::DiskFull) => NO_ROOM,
             Some(ErrorCode::CannotOpen) => {
                 "cannot be opened: see that it is a file and that this user may write to it and make files beside it"
             }
-            Some(ErrorCode::SystemIoFailure) => {
-                return said(path, &format!("is on a disk that fails ({error}): see to the disk, then open it again"));
-            }
+            Some(ErrorCode::SystemIoFailure) => return disk_fails(path, &error),
             Some(ErrorCode::TooBig) => "cannot take a row of over 10^9 bytes; nothing was written",
             Some(ErrorCode::OutOfMemory) => "needs more memory than there is; nothing was written",
             // A column of another type than ours, or text that is not UTF-8.
@@ -1122,6 +1222,10 @@ pub(super) fn said(path: &Path, text: &str) -> Error {
 
 pub(super) fn damaged(path: &Path) -> Error {
     said(path, "is damaged or cut short: restore it from a backup")
+}
+
+fn disk_fails(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    said(path, &format!("is on a disk that fails ({error}): see to the disk, then open it again"))
 }
 
 pub(super) fn file_error(path: &Path, error: &io::Error) -> Error {

@@ -17,14 +17,15 @@ use crate::store::sealed::{Nonces, Place};
 use crate::store::{Key, Kind};
 
 /// The version of the tables below.
-pub(super) const SCHEMA: i32 = 4;
+pub(super) const SCHEMA: i32 = 5;
 
 /// The oldest one that can be migrated: no release wrote those before.
 const OLDEST: i32 = 2;
 
 /// A wrapped data key is never deleted but overwritten with as many zeros, so that it never moves: SQLite wipes what it
-/// deletes, but where it moves neighbours to join or split pages it leaves copies of them in the gaps. A block's number has 8
-/// bytes (big-endian), whatever it is, so that a row of the journal can be written over in place.
+/// deletes, but where it moves neighbours to join or split pages it leaves copies of them in the gaps. An account is
+/// there once the block of the journal is that has its first rows (`made_by`). The table `journal` has blocks only in a copy that
+/// was made while the store was open: those that were beside it.
 pub(super) const TABLES: &str = "
     CREATE TABLE store (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -32,9 +33,13 @@ pub(super) const TABLES: &str = "
         proof BLOB NOT NULL,
         folded INTEGER NOT NULL
     ) STRICT;
-    CREATE TABLE accounts (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE accounts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        made_by INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
     CREATE TABLE data_keys (account INTEGER PRIMARY KEY, wrapped BLOB NOT NULL) STRICT;
-    CREATE TABLE journal (slot INTEGER PRIMARY KEY, seq BLOB NOT NULL, block BLOB NOT NULL) STRICT;
+    CREATE TABLE journal (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
     CREATE TABLE rows (key BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -42,7 +47,7 @@ pub(super) const TABLES: &str = "
 type Migration = fn(&Table<'_>) -> Result<(), Fault>;
 
 /// The first one is from [`OLDEST`].
-const MIGRATIONS: [Migration; (SCHEMA - OLDEST) as usize] = [peers_in_one_row, blocks_in_slots];
+const MIGRATIONS: [Migration; (SCHEMA - OLDEST) as usize] = [peers_in_one_row, blocks_in_slots, blocks_beside];
 
 /// Refuses a schema that cannot be opened.
 pub(super) fn check(path: &Path, found: i32) -> Result<(), Fault> {
@@ -77,13 +82,35 @@ pub(super) fn migrate(connection: &Connection, data_keys: &mut DataKeys, path: &
 /// The number of the last block in the journal of a schema, 0 where there is none.
 pub(super) fn last_block(connection: &Connection, path: &Path, found: i32) -> Result<u64, Fault> {
     let last = "SELECT max(seq) FROM journal";
-    if found < 4 {
+    if found != 4 {
         let last = connection.query_row(last, [], |row| row.get::<_, Option<i64>>(0))?;
         return Ok(last.unwrap_or(0).max(0) as u64);
     }
     let last = connection.query_row(last, [], |row| row.get::<_, Option<Vec<u8>>>(0))?;
     let last = last.map(|last| <[u8; 8]>::try_from(last).map_err(|_| damaged(path)));
     Ok(last.transpose()?.map_or(0, u64::from_be_bytes))
+}
+
+/// To schema 5: the journal is beside the database, but for the blocks that are in it now; accounts tell which block made them.
+fn blocks_beside(table: &Table<'_>) -> Result<(), Fault> {
+    // A block of schema 4 begins with the length of its sections, and is filled up.
+    let connection = table.connection;
+    connection.execute_batch(
+        "CREATE TABLE journal_of_5 (seq INTEGER PRIMARY KEY, block BLOB NOT NULL) STRICT;
+         ALTER TABLE accounts ADD COLUMN made_by INTEGER NOT NULL DEFAULT 0;",
+    )?;
+    let mut blocks = connection.prepare("SELECT seq, block FROM journal WHERE seq > ?1 ORDER BY seq")?;
+    let mut put = connection.prepare("INSERT INTO journal_of_5 (seq, block) VALUES (?1, ?2)")?;
+    let folded = connection.query_row("SELECT folded FROM store", [], |row| row.get::<_, i64>(0))?;
+    let mut blocks = blocks.query([&folded.to_be_bytes()[..]])?;
+    while let Some(row) = blocks.next()? {
+        let number = row.get::<_, [u8; 8]>(0)?;
+        let block = row.get_ref(1)?.as_blob().map_err(|_| damaged(table.path))?;
+        let (length, sections) = block.split_first_chunk().ok_or_else(|| damaged(table.path))?;
+        let sections = sections.get(..u32::from_be_bytes(*length) as usize).ok_or_else(|| damaged(table.path))?;
+        put.execute(params![i64::from_be_bytes(number), sections])?;
+    }
+    Ok(connection.execute_batch("DROP TABLE journal; ALTER TABLE journal_of_5 RENAME TO journal")?)
 }
 
 /// To schema 4: the journal's rows have keys of their own beside the blocks' numbers, and a block begins with its length.
