@@ -143,7 +143,7 @@ def test_it_is_closed_and_opened_and_goes_on(made: Path) -> None:
                     assert both.take(sent).status is Status.OK
             both.talk(b"opening %d" % opening)
         with closing(sqlite3.connect(made / "near.db")) as raw:
-            assert raw.execute("PRAGMA user_version").fetchone() == (4,)
+            assert raw.execute("PRAGMA user_version").fetchone() == (5,)
 
 
 def test_a_backup_of_before_can_be_restored(made: Path, tmp_path: Path) -> None:

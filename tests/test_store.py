@@ -287,7 +287,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("version", [5, 99, 2**31 - 1])
+@pytest.mark.parametrize("version", [6, 99, 2**31 - 1])
 def test_a_newer_schema_is_told_and_left_alone(path: Path, version: int) -> None:
     with opened(path) as engine:
         engine.account("desk", create=True)

@@ -10,6 +10,7 @@ again:
 |---|---|
 | 2 | ed6426f |
 | 3 | 67ec4e5 |
+| 4 | af8978c |
 
 Session `i` is near's `desk` with far's `bell`. Near is strict and has a receive buffer, far is leased. All
 sessions were in the table once; what came after is in the journal.
