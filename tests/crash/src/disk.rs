@@ -75,7 +75,7 @@ impl File {
     ///
     /// # Errors
     /// As the system's.
-    pub fn len(&self) -> io::Result<u64> {
+    pub fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

@@ -33,7 +33,7 @@ impl File {
         Ok(Self { file: options.open(path)?, path: path.to_owned(), made: true })
     }
 
-    pub(super) fn len(&self) -> io::Result<u64> {
+    pub(super) fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

@@ -98,7 +98,7 @@ impl Journal {
     /// Looks for blocks behind number `folded` in a part.
     fn find(&self, part: usize, folded: u64, blocks: &mut Vec<Block>) -> io::Result<()> {
         let Some(file) = &self.parts[part].file else { return Ok(()) };
-        let end = file.len()?;
+        let end = file.length()?;
         let (mut at, mut head, mut whole) = (0, [0; HEAD], Vec::new());
         while at + HEAD as u64 <= end {
             file.read(at, &mut head)?;
@@ -164,7 +164,7 @@ impl Journal {
 
     /// Bytes of both files.
     pub(super) fn size(&self) -> io::Result<u64> {
-        self.parts.iter().flat_map(|part| &part.file).map(File::len).sum()
+        self.parts.iter().flat_map(|part| &part.file).map(File::length).sum()
     }
 
     #[cfg(test)]
@@ -196,7 +196,7 @@ impl Journal {
     pub(super) fn turn(&mut self, usual: u64) -> io::Result<()> {
         let other = &mut self.parts[1 - self.active];
         if let Some(file) = &other.file
-            && file.len()? > usual
+            && file.length()? > usual
         {
             file.cut(usual)?;
         }
