@@ -2,12 +2,14 @@
 //!
 //! The copier holds the lock of the store's generation file. Its owner then leaves the logs alone: it appends to SQLite's
 //! and copies nothing back into the database, and appends to the journal and writes over nothing of it. So the database lies
-//! still, and with SQLite's log and then the journal as they are afterwards it is the store as of some commit during the
-//! copying. In the copy, the journal's blocks are in a table.
+//! still, and with the journal and then SQLite's log as they are afterwards it is the store as of some commit during the
+//! copying. In that order: the log may have accounts whose blocks came later, and they count for nothing; blocks of accounts
+//! that the log does not have could not be read. What is folded meanwhile is of blocks from before. In the copy, the journal's
+//! blocks are in a table.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
@@ -19,7 +21,8 @@ use super::sqlite::{
 };
 use crate::error::Error;
 
-/// Bytes of the header of a write-ahead log; another one means that the log was begun anew.
+/// Bytes of the header of a write-ahead log, and of what tells a block of the journal; another one means that the file was
+/// begun anew.
 const LOG_HEADER: usize = 32;
 
 /// How often a store is copied before it is given up.
@@ -71,12 +74,17 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
     let log = beside(from, "-wal");
     // By whatever name the store is opened, its journal has one.
     let real = fs::canonicalize(from).map_err(|error| unreadable(from, &error))?;
-    let beside_it = [(log.clone(), beside(draft, "-wal"))].into_iter();
-    let beside_it: Vec<_> = beside_it.chain(journal::paths(&real).into_iter().zip(journal::paths(draft))).collect();
-    // A log that was all copied back before begins anew with the owner's next commit, and goes on from there: the second
-    // copy is whole.
+    let journal = journal::paths(&real);
+    let beside_it: Vec<_> = journal.iter().zip(journal::paths(draft)).chain([(&log, beside(draft, "-wal"))]).collect();
+    let heads = || {
+        let head = |path: &PathBuf| header(path).map_err(|error| unreadable(path, &error));
+        journal.iter().map(head).collect::<Result<Vec<_>, Error>>()
+    };
+    // A log that was all copied back before begins anew with the owner's next commit, and goes on from there, and so does a
+    // journal: the second copy is whole.
     for _ in 0..COPIES {
         let begun = header(&log).map_err(|error| unreadable(&log, &error))?;
+        let blocks_begun = heads()?;
         fs::copy(from, draft).map_err(|error| unreadable(from, &error))?;
         for (path, draft) in &beside_it {
             match fs::copy(path, draft) {
@@ -85,7 +93,7 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
             }
         }
         let same = begun.is_none() || header(&log).map_err(|error| unreadable(&log, &error))? == begun;
-        if same && finish(draft).map_err(|fault| fault.explain(draft))? {
+        if same && heads()? == blocks_begun && finish(draft).map_err(|fault| fault.explain(draft))? {
             return Ok(());
         }
         remove(draft);
@@ -94,7 +102,7 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
     Err(said(from, "was written to faster than it could be copied: copy to a faster disk"))
 }
 
-/// The header of a log, if there is one.
+/// The header of a file, if there is one.
 fn header(log: &Path) -> io::Result<Option<[u8; LOG_HEADER]>> {
     let mut header = [0; LOG_HEADER];
     match File::open(log).and_then(|mut log| log.read_exact(&mut header)) {
