@@ -104,12 +104,9 @@ pub const JOURNAL_BYTES: u64 = 48 << 20;
 /// over the 4 MiB of the default; a log that grew beyond this is cut back to it.
 pub const WAL_BYTES: u32 = 16 << 20;
 
-/// Bytes of the write-ahead log beyond which it is copied back although somebody copies the store: the gateway's disk
-/// comes before a copier that has stopped.
-pub const COPIED_WAL_BYTES: u64 = 8 << 30;
-
-/// The same of the journal, which is not begun anew meanwhile.
-pub const COPIED_JOURNAL_BYTES: u64 = 8 << 30;
+/// Bytes of the write-ahead log beyond which it is copied back, and of the journal beyond which it is begun anew, although
+/// somebody copies the store: the gateway's disk comes before a copier that has stopped.
+pub const COPIED_LOG_BYTES: u64 = 8 << 30;
 
 /// Bytes of a store's file up to which it is written anew, if that makes it smaller, when it is closed: some two million
 /// sessions, and seconds. Whoever stops a larger gateway does not wait for that.

@@ -16,8 +16,9 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::generation;
 use super::sealed::StoreId;
 use super::sqlite::journal::{self, Journal};
+use super::sqlite::schema;
 use super::sqlite::{
-    APPLICATION_ID, Fault, beside, checkpoint, configure, connect, damaged, file_error, said, sync_folder,
+    APPLICATION_ID, Fault, beside, checkpoint, configure, connect, damaged, file_error, remove_draft, said, sync_folder,
 };
 use crate::error::Error;
 
@@ -52,17 +53,8 @@ pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), Error> {
             .and_then(|()| sync_folder(folder))
             .map_err(|error| file_error(to, &error))
     });
-    remove(&draft);
+    remove_draft(&draft);
     made
-}
-
-/// Removes what there is of a copy that is being made.
-fn remove(draft: &Path) {
-    let logs = ["", "-wal", "-journal"].map(|suffix| beside(draft, suffix));
-    for path in logs.into_iter().chain(journal::paths(draft)) {
-        // Where one is not there, nothing is lost.
-        let _ = fs::remove_file(path);
-    }
 }
 
 fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
@@ -72,9 +64,7 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
     })?;
     held.lock().map_err(|error| unreadable(note, &error))?;
     let log = beside(from, "-wal");
-    // By whatever name the store is opened, its journal has one.
-    let real = fs::canonicalize(from).map_err(|error| unreadable(from, &error))?;
-    let journal = journal::paths(&real);
+    let journal = journal::paths(from);
     let beside_it: Vec<_> = journal.iter().zip(journal::paths(draft)).chain([(&log, beside(draft, "-wal"))]).collect();
     let heads = || {
         let head = |path: &PathBuf| header(path).map_err(|error| unreadable(path, &error));
@@ -96,7 +86,7 @@ fn copy(from: &Path, note: &Path, draft: &Path) -> Result<(), Error> {
         if same && heads()? == blocks_begun && finish(draft).map_err(|fault| fault.explain(draft))? {
             return Ok(());
         }
-        remove(draft);
+        remove_draft(draft);
     }
     // The owner waits for a copier, but not while its log grows beyond all measure.
     Err(said(from, "was written to faster than it could be copied: copy to a faster disk"))
@@ -119,7 +109,9 @@ fn finish(draft: &Path) -> Result<bool, Fault> {
         return Err(said(draft, "is another program's SQLite database: name another file").into());
     }
     configure(&connection)?;
-    let whole = take_journal(&connection, draft)?;
+    if !take_journal(&connection, draft)? {
+        return Ok(false);
+    }
     checkpoint(&connection)?;
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
@@ -127,7 +119,7 @@ fn finish(draft: &Path) -> Result<bool, Fault> {
     }
     connection.close().map_err(|(_, error)| error)?;
     File::open(draft).and_then(|copy| copy.sync_all()).map_err(|error| file_error(draft, &error))?;
-    Ok(whole)
+    Ok(true)
 }
 
 /// Puts the blocks of a copied journal in their table; whether none is missing between them. Of the last one there may have
@@ -136,20 +128,14 @@ fn take_journal(connection: &Connection, draft: &Path) -> Result<bool, Fault> {
     let (store_id, folded) = connection.query_row("SELECT store_id, folded FROM store", [], |row| {
         Ok((row.get::<_, StoreId>(0)?, row.get::<_, i64>(1)? as u64))
     })?;
+    let schema_found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let mut last = schema::last_block(connection, draft, schema_found)?.max(folded);
     let unreadable = |error: io::Error| file_error(draft, &error);
-    let (journal, blocks) = Journal::read(draft, store_id, folded).map_err(unreadable)?;
-    if blocks.is_empty() {
-        return Ok(true);
-    }
-    let last = connection.query_row("SELECT max(seq) FROM journal", [], |row| row.get::<_, Option<i64>>(0))?;
-    let mut last = last.map_or(folded, |last| folded.max(last as u64));
+    let (journal, blocks) = Journal::read(draft, store_id, last).map_err(unreadable)?;
     let transaction = connection.unchecked_transaction()?;
     let mut put = transaction.prepare("INSERT INTO journal (seq, block) VALUES (?1, ?2)")?;
     let mut sections = Vec::new();
-    for block in blocks.iter() {
-        if block.number <= last {
-            continue;
-        }
+    for block in &blocks {
         if block.number != last + 1 {
             return Ok(false);
         }

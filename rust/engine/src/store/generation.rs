@@ -43,7 +43,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::sealed::{self, StoreId};
-use super::sqlite::{beside, said, sync_folder};
+use super::sqlite::{beside_itself, said, sync_folder};
 use crate::error::Error;
 
 /// Drawn when a store is opened.
@@ -176,8 +176,7 @@ impl Looked {
 
 /// The note beside a store.
 pub(super) fn path_beside(store: &Path) -> PathBuf {
-    // By whatever name a store is opened, its note has one.
-    beside(&fs::canonicalize(store).unwrap_or_else(|_| store.to_owned()), ".generation")
+    beside_itself(store, ".generation")
 }
 
 impl Generation {

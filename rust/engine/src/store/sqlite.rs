@@ -39,13 +39,13 @@ use super::unfolded::{Newest, Unfolded};
 use super::{Body, Change, Changes, FoundAt, FoundTag, Key, Kind, Store};
 use crate::bytes::Bytes;
 use crate::error::Error;
-use crate::limits::{COPIED_JOURNAL_BYTES, COPIED_WAL_BYTES, JOURNAL_BYTES, WAL_BYTES};
+use crate::limits::{COPIED_LOG_BYTES, JOURNAL_BYTES, WAL_BYTES};
 use crate::secret::Secret;
 
 #[cfg(not(test))]
 mod disk;
 pub(super) mod journal;
-mod schema;
+pub(super) mod schema;
 mod space;
 mod table;
 mod unopened;
@@ -295,6 +295,7 @@ impl SqliteStore {
             let sections = row.get_ref(1)?.as_blob().map_err(|_| damaged(&self.path))?;
             self.replay_block(connection, number, sections, &mut plain, &mut older)?;
         }
+        let mut last_older = self.sequence;
         let mut sections = Vec::new();
         let mut replayed = 0;
         for block in blocks {
@@ -311,18 +312,18 @@ impl SqliteStore {
                 return Err(said(&self.path, &text).into());
             }
             self.journal.sections(block, &mut sections).map_err(|error| Fault::of_disk(error, true))?;
-            let rows = if self.journal.is_active(block) { &mut newest } else { &mut older };
+            let rows = if self.journal.is_active(block) {
+                &mut newest
+            } else {
+                last_older = block.number;
+                &mut older
+            };
             self.replay_block(connection, block.number, &sections, &mut plain, rows)?;
             replayed += 1;
         }
         self.journal.secure(&blocks[..replayed]).map_err(|error| Fault::of_disk(error, true))?;
-        let in_older = blocks[..replayed].iter().take_while(|block| !self.journal.is_active(block)).count();
         if !older.is_empty() {
-            let sequence = match blocks.get(in_older) {
-                Some(first) if in_older < replayed => first.number - 1,
-                _ => self.sequence,
-            };
-            self.frozen = Some(Frozen::of(older, sequence));
+            self.frozen = Some(Frozen::of(older, last_older));
         }
         self.newest = newest;
         Ok(())
@@ -406,7 +407,7 @@ impl SqliteStore {
 
     /// Whether SQLite is to leave its log alone, for somebody copies the store: see `backup`.
     fn leave_the_log(&mut self, connection: &Connection, copied: bool) -> Result<(), Fault> {
-        let checkpoints = !copied || self.log_bytes() > COPIED_WAL_BYTES;
+        let checkpoints = !copied || self.log_bytes() > COPIED_LOG_BYTES;
         if checkpoints != self.checkpoints {
             let pages = if checkpoints { wal_pages(connection)? } else { 0 };
             connection.pragma_update(None, "wal_autocheckpoint", pages)?;
@@ -530,13 +531,17 @@ impl SqliteStore {
 
     /// Folds as many frozen rows as are due when the journal has grown to `bytes`.
     fn fold_due(&mut self, bytes: u64) -> Result<(), Error> {
-        let Some(frozen) = self.frozen.take() else { return Ok(()) };
-        let done = self.due(&frozen, bytes);
-        self.fold_frozen(frozen, done)
+        let Some(frozen) = &self.frozen else { return Ok(()) };
+        let done = self.due(frozen, bytes);
+        if done == frozen.done && done < frozen.order.len() {
+            return Ok(());
+        }
+        self.fold_frozen(done)
     }
 
     /// Folds frozen rows until `done` of them are.
-    fn fold_frozen(&mut self, mut frozen: Frozen, done: usize) -> Result<(), Error> {
+    fn fold_frozen(&mut self, done: usize) -> Result<(), Error> {
+        let Some(mut frozen) = self.frozen.take() else { return Ok(()) };
         let all = done == frozen.order.len();
         let folded = self.transact_as(all, |store, connection| {
             store.table(connection).fold(&frozen.rows, &frozen.order[frozen.done..done], None)?;
@@ -594,14 +599,13 @@ impl SqliteStore {
     /// Begins a new part of the journal; the one so far is folded by the commits to come. While somebody copies the store,
     /// the journal stays as it is and grows: the copy may need all of it.
     fn freeze(&mut self) -> Result<(), Error> {
-        if let Some(frozen) = self.frozen.take() {
+        if let Some(frozen) = &self.frozen {
             // A batch so large that the commits between two limits did not suffice.
-            let done = frozen.order.len();
-            self.fold_frozen(frozen, done)?;
+            self.fold_frozen(frozen.order.len())?;
         }
         self.generation.check_owner()?;
         let held = self.generation.try_hold()?;
-        if !held && self.journal.active_bytes() < COPIED_JOURNAL_BYTES {
+        if !held && self.journal.active_bytes() < COPIED_LOG_BYTES {
             return Ok(());
         }
         let usual = 2 * self.journal_limit;
@@ -913,8 +917,7 @@ fn create(path: &Path, operator_key: &Secret<32>) -> Result<(), Error> {
     if !folder.is_dir() {
         return Err(said(path, "cannot be made, for its folder does not exist: make the folder first"));
     }
-    let logs = ["-wal", "-journal"].map(|suffix| beside(path, suffix));
-    for leftover in logs.into_iter().chain(journal::paths(path)) {
+    for leftover in logs(path) {
         if leftover.exists() {
             let text = format!("is gone, but {} is there: restore both, or remove it too", leftover.display());
             return Err(said(path, &text));
@@ -933,11 +936,21 @@ fn create(path: &Path, operator_key: &Secret<32>) -> Result<(), Error> {
         };
         named.and_then(|()| sync_folder(folder)).map_err(|error| file_error(path, &error).into())
     });
-    for suffix in ["", "-wal", "-journal"] {
-        // Where one cannot be removed or is not there, nothing is lost.
-        let _ = fs::remove_file(beside(&draft, suffix));
-    }
+    remove_draft(&draft);
     made.map_err(|fault| fault.explain(path))
+}
+
+/// What may lie beside a store that is open or was left: SQLite's logs, and the journal.
+fn logs(path: &Path) -> impl Iterator<Item = PathBuf> {
+    ["-wal", "-journal"].map(|suffix| beside(path, suffix)).into_iter().chain(journal::paths(path))
+}
+
+/// Removes what there is of a store that is being made under another name.
+pub(super) fn remove_draft(draft: &Path) {
+    for path in logs(draft).chain([draft.to_owned()]) {
+        // Where one cannot be removed or is not there, nothing is lost.
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// Writes an empty store.
@@ -1237,6 +1250,11 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// The same by the store's own name, whatever name it is opened by.
+pub(super) fn beside_itself(store: &Path, suffix: &str) -> PathBuf {
+    beside(&fs::canonicalize(store).unwrap_or_else(|_| store.to_owned()), suffix)
 }
 
 #[cfg(test)]

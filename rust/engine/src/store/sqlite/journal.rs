@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crc32fast::Hasher;
 
-use super::beside;
+use super::beside_itself;
 #[cfg(not(test))]
 use super::disk::{self, File};
 use crate::bytes::Bytes;
@@ -73,15 +73,13 @@ pub(super) fn bytes_for(sections: usize) -> usize {
 
 /// The journal's files of a store.
 pub(in crate::store) fn paths(store: &Path) -> [PathBuf; 2] {
-    [".journal-0", ".journal-1"].map(|suffix| beside(store, suffix))
+    [".journal-0", ".journal-1"].map(|suffix| beside_itself(store, suffix))
 }
 
 impl Journal {
     /// The journal of the store at `store`, and its blocks behind number `folded`, by their numbers.
     pub(in crate::store) fn read(store: &Path, store_id: StoreId, folded: u64) -> io::Result<(Self, Vec<Block>)> {
-        // By whatever name a store is opened, its journal has one.
-        let store = store.canonicalize()?;
-        let [first, second] = paths(&store);
+        let [first, second] = paths(store);
         let part = |path: PathBuf| Ok::<_, io::Error>(Part { file: File::open(&path)?, path, end: 0 });
         let mut journal = Self { store_id, parts: [part(first)?, part(second)?], active: 0 };
         let mut blocks = Vec::new();

@@ -80,7 +80,7 @@ pub(super) fn migrate(connection: &Connection, data_keys: &mut DataKeys, path: &
 }
 
 /// The number of the last block in the journal of a schema, 0 where there is none.
-pub(super) fn last_block(connection: &Connection, path: &Path, found: i32) -> Result<u64, Fault> {
+pub(in crate::store) fn last_block(connection: &Connection, path: &Path, found: i32) -> Result<u64, Fault> {
     let last = "SELECT max(seq) FROM journal";
     if found != 4 {
         let last = connection.query_row(last, [], |row| row.get::<_, Option<i64>>(0))?;

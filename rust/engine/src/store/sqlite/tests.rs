@@ -475,7 +475,7 @@ fn blocks_that_are_gone_or_moved_are_missed() {
     refused(open(&with(&|blocks| blocks[of(7)].copy_from_slice(&forged(7, &third))).path()), "damaged block 7");
     refused(open(&with(&|blocks| blocks.extend(forged(8, &third))).path()), "damaged block 8");
     // Blocks may change places: they are known by their numbers.
-    let moved = with(&|blocks| blocks.reverse_pages(page));
+    let moved = with(&|blocks| *blocks = blocks.chunks(page).rev().flatten().copied().collect());
     assert_eq!(load(&mut moved.open(), &[key(desk, 1)]).unwrap(), [Some(vec![5; 30])]);
     // A block has one section at least, each as long as it says.
     refused(open(&with(&|blocks| blocks[of(7)].copy_from_slice(&forged(7, &[]))).path()), "damaged block 7");
@@ -488,16 +488,6 @@ fn blocks_that_are_gone_or_moved_are_missed() {
     closed.close().unwrap();
     fs::write(crashed.journal(), forged(3, &third)).unwrap();
     assert_eq!(load(&mut crashed.open(), &[key(desk, 1)]).unwrap(), [Some(vec![5; 30])]);
-}
-
-trait Pages {
-    fn reverse_pages(&mut self, page: usize);
-}
-
-impl Pages for Vec<u8> {
-    fn reverse_pages(&mut self, page: usize) {
-        *self = self.chunks(page).rev().flatten().copied().collect();
-    }
 }
 
 #[test]
