@@ -146,6 +146,24 @@ impl File {
     }
 }
 
+/// Syncs a file while the caller does something else: at the end of that, so that a power cut or a failure comes upon all of
+/// it.
+#[derive(Default)]
+pub struct Syncer;
+
+impl Syncer {
+    /// Begins to sync what was written to a file.
+    pub fn begin(&mut self, _: &File) {}
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// As planned, or as the system's.
+    pub fn end(&mut self, file: &mut File) -> io::Result<()> {
+        file.sync()
+    }
+}
+
 /// Removes a file, if it is there.
 ///
 /// # Errors

@@ -66,6 +66,9 @@ const SMALLEST_PAGE: u64 = 512;
 /// KiB of pages kept in memory.
 const CACHE_KIB: i64 = 32 << 10;
 
+/// Rows of a batch from which on a thread syncs it: waking one takes as long as some hundred rows.
+const SYNCED_ASIDE: usize = 128;
+
 /// What a second opener is told.
 const OPEN_ELSEWHERE: &str =
     "is open in another process (or twice in this one): a store has one owner, so close it there first";
@@ -89,7 +92,7 @@ pub(crate) struct SqliteStore {
     /// None once closed.
     connection: Option<Connection>,
     /// Locked for as long as the store is open. SQLite's own lock goes when this process closes the file for whatever
-    /// reason (POSIX has it so); this one does not. Behind `connection`, so that it goes after it.
+    /// reason (POSIX has it so); this one does not.
     owner: Option<fs::File>,
     /// How far the store has come, outside of its file.
     generation: Generation,
@@ -116,10 +119,12 @@ pub(crate) struct SqliteStore {
     newest: Unfolded,
     frozen: Option<Frozen>,
     journal_limit: u64,
+    /// A batch of so many rows is synced on a thread of its own, for there is enough to be done meanwhile.
+    synced_aside: usize,
     /// What seals the journal, and seals and opens the rows that are folded.
     backend: Backend,
-    /// The disk failed: what is on it is not known before the store is opened again.
-    failed: bool,
+    /// Why what is on the disk is not known before the store is opened again.
+    failed: Option<String>,
 }
 
 /// A part of the journal that is being folded.
@@ -272,8 +277,9 @@ impl SqliteStore {
             newest: Unfolded::default(),
             frozen: None,
             journal_limit: JOURNAL_BYTES,
+            synced_aside: SYNCED_ASIDE,
             backend: Backend::portable(),
-            failed: false,
+            failed: None,
         };
         store.replay(&connection, &blocks, declaring)?;
         store.forget_half_made(&connection)?;
@@ -376,16 +382,24 @@ impl SqliteStore {
 
     /// Does `work` in a transaction, whole or not at all; it outlives a power cut.
     fn transact<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
-        self.transact_as(true, work)
+        self.generation.check_owner()?;
+        let done = self.transact_as(true, work);
+        self.confirm_owner()?;
+        done
     }
 
-    /// The same, where `synced`. Else a power cut may take it and those after it back, until one that is synced.
+    /// That the store was ours throughout what was done just now.
+    fn confirm_owner(&mut self) -> Result<(), Error> {
+        self.generation.confirm_owner().map_err(|error| self.fail(error))
+    }
+
+    /// The same, where `synced`. Else a power cut may take it and those after it back, until one that is synced. The caller
+    /// sees to it that the store is ours.
     fn transact_as<T>(
         &mut self,
         synced: bool,
         work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.generation.check_owner()?;
         let held = self.generation.try_hold()?;
         let done = self.with_files(|store, connection| {
             store.leave_the_log(connection, !held)?;
@@ -401,7 +415,6 @@ impl SqliteStore {
         if held {
             self.generation.release();
         }
-        self.generation.confirm_owner().inspect_err(|_| self.failed = true)?;
         done
     }
 
@@ -424,8 +437,13 @@ impl SqliteStore {
     fn note_generation(&mut self) -> Result<(), Error> {
         let noted = self.generation.set(self.sequence);
         // The store is ahead of its note, but memory must not go on as if nothing had been written.
-        self.failed |= noted.is_err();
-        noted
+        noted.map_err(|error| self.fail(error))
+    }
+
+    /// It is not known any more what is on the disk.
+    fn fail(&mut self, why: Error) -> Error {
+        self.failed.get_or_insert_with(|| why.to_string());
+        why
     }
 
     fn with_connection<T>(
@@ -437,33 +455,38 @@ impl SqliteStore {
     }
 
     fn with_files<T>(&mut self, work: impl FnOnce(&mut Self, &Connection) -> Result<T, Fault>) -> Result<T, Error> {
-        if self.failed {
+        if let Some(why) = &self.failed {
             self.generation.check_owner()?;
-            return Err(said(&self.path, "could not be written to before: open it again"));
+            return Err(said(
+                &self.path,
+                &format!("could not be written to before: open it again; then it said: {why}"),
+            ));
         }
         let connection = self.connection.take().ok_or(Error::Closed)?;
         let done = work(self, &connection);
         self.connection = Some(connection);
-        done.map_err(|fault| {
-            // What another owner does to the files looks like damage.
-            if let Err(another) = self.generation.check_owner() {
-                return another;
-            }
-            self.failed |= fault.leaves_the_disk_unknown();
-            fault.explain(&self.path)
-        })
+        done.map_err(|fault| self.explained(fault))
     }
 
-    /// Appends a batch to the journal, once what is due of the frozen rows is folded.
+    /// What a caller is told of a fault.
+    fn explained(&mut self, fault: Fault) -> Error {
+        // What another owner does to the files looks like damage.
+        if let Err(another) = self.generation.check_owner() {
+            return another;
+        }
+        let unknown = fault.leaves_the_disk_unknown();
+        let error = fault.explain(&self.path);
+        if unknown { self.fail(error) } else { error }
+    }
+
+    /// Appends a batch to the journal, and folds what is due of the frozen rows.
     fn write(&mut self, changes: &Changes) -> Result<(), Error> {
+        self.generation.check_owner()?;
         if self.journal.active_bytes() >= self.journal_limit {
             self.freeze()?;
         }
-        if let Some(mut block) = self.with_files(|store, connection| store.seal(connection, changes))? {
-            let bytes = journal::bytes_for(block.len() - HEAD) as u64;
-            self.fold_due(self.journal.active_bytes() + bytes)?;
-            self.append(&mut block)?;
-            self.newest.apply(changes);
+        if let Some(block) = self.with_files(|store, connection| store.seal(connection, changes))? {
+            self.append(block, changes).or_else(|error| self.confirm_owner().and(Err(error)))?;
         }
         self.note_generation()
     }
@@ -556,16 +579,21 @@ impl SqliteStore {
         folded
     }
 
-    /// Writes the next block, and syncs it.
-    fn append(&mut self, block: &mut Bytes) -> Result<(), Error> {
+    /// Writes the next block, and syncs it; while the disk does, the batch is taken into memory, and what is due is folded:
+    /// that is work in which no block has a part that is not synced. What could not be folded waits for the next batch. Where
+    /// the journal has grown to its limit, that one is refused for it, before anything of it is written.
+    fn append(&mut self, mut block: Bytes, changes: &Changes) -> Result<(), Error> {
         let sequence = self.sequence + 1;
-        self.generation.check_owner()?;
-        let appended = self.with_files(|store, _| {
-            store.journal.write(sequence, block).map_err(|error| Fault::of_disk(error, false))?;
-            store.journal.sync(block.len()).map_err(|error| Fault::of_disk(error, true))
-        });
-        self.generation.confirm_owner().inspect_err(|_| self.failed = true)?;
-        appended?;
+        self.with_files(|store, _| {
+            store.journal.write(sequence, &mut block).map_err(|error| Fault::of_disk(error, false))
+        })?;
+        if changes.rows.len() >= self.synced_aside {
+            self.journal.begin_sync();
+        }
+        self.newest.apply(changes);
+        let _ = self.fold_due(self.journal.active_bytes() + block.len() as u64);
+        let synced = self.journal.sync(block.len()).map_err(|error| Fault::of_disk(error, true));
+        synced.map_err(|fault| self.explained(fault))?;
         self.sequence = sequence;
         Ok(())
     }
@@ -600,10 +628,9 @@ impl SqliteStore {
     /// the journal stays as it is and grows: the copy may need all of it.
     fn freeze(&mut self) -> Result<(), Error> {
         if let Some(frozen) = &self.frozen {
-            // A batch so large that the commits between two limits did not suffice.
+            // A batch so large that the commits between two limits did not suffice, or they could not.
             self.fold_frozen(frozen.order.len())?;
         }
-        self.generation.check_owner()?;
         let held = self.generation.try_hold()?;
         if !held && self.journal.active_bytes() < COPIED_LOG_BYTES {
             return Ok(());
@@ -677,11 +704,19 @@ impl SqliteStore {
         let _ = self.generation.confirm_owner();
         self.generation.release();
     }
+
+    /// Lets the next one have the store. To close the file is not enough: a process that is just being started has it, too.
+    fn disown(&mut self) {
+        if let (Some(owner), true) = (self.owner.take(), std::process::id() == self.process) {
+            let _ = owner.unlock();
+        }
+    }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.let_go();
+        self.disown();
     }
 }
 
@@ -731,7 +766,9 @@ impl Store for SqliteStore {
         self.write(&changes).map(|()| account).inspect_err(|_| {
             self.data_keys.known.remove(&account);
             // Another block must not have the number that would make it. If it is in doubt what the disk has, opening sees to it.
-            self.failed |= self.transact(|_, connection| forget_account(connection, account)).is_err();
+            if let Err(error) = self.transact(|_, connection| forget_account(connection, account)) {
+                self.fail(error);
+            }
         })
     }
 
@@ -821,14 +858,14 @@ impl Store for SqliteStore {
 
     fn close(&mut self) -> Result<(), Error> {
         let owned = self.generation.check_owner();
-        if self.failed || owned.is_err() {
+        if self.failed.is_some() || owned.is_err() {
             // What is on the disk is for the next opening to find out.
             if self.connection.is_none() {
                 return Err(Error::Closed);
             }
             self.let_go();
             self.generation.close();
-            self.owner = None;
+            self.disown();
             return owned;
         }
         if self.sequence != self.folded {
@@ -850,7 +887,7 @@ impl Store for SqliteStore {
         self.generation.release();
         closed?;
         self.generation.close();
-        self.owner = None;
+        self.disown();
         Ok(())
     }
 

@@ -2,13 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::mem::take;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 use super::sync_folder;
 
 /// A file that is written at places and synced.
 pub(super) struct File {
-    file: fs::File,
+    file: Arc<fs::File>,
     path: PathBuf,
     /// It was made, and its folder is yet to be synced.
     made: bool,
@@ -20,7 +24,7 @@ impl File {
         match OpenOptions::new().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             // Whoever made it may not have come to sync its folder.
-            opened => Ok(Some(Self { file: opened?, path: path.to_owned(), made: true })),
+            opened => Ok(Some(Self::of(opened?, path))),
         }
     }
 
@@ -30,7 +34,11 @@ impl File {
         options.read(true).write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Self { file: options.open(path)?, path: path.to_owned(), made: true })
+        Ok(Self::of(options.open(path)?, path))
+    }
+
+    fn of(file: fs::File, path: &Path) -> Self {
+        Self { file: Arc::new(file), path: path.to_owned(), made: true }
     }
 
     pub(super) fn length(&self) -> io::Result<u64> {
@@ -39,18 +47,22 @@ impl File {
 
     /// Reads as many bytes as there is room for.
     pub(super) fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        (&self.file).seek(SeekFrom::Start(at))?;
-        (&self.file).read_exact(into)
+        (&*self.file).seek(SeekFrom::Start(at))?;
+        (&*self.file).read_exact(into)
     }
 
     pub(super) fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        (&self.file).seek(SeekFrom::Start(at))?;
-        (&self.file).write_all(bytes)
+        (&*self.file).seek(SeekFrom::Start(at))?;
+        (&*self.file).write_all(bytes)
     }
 
     /// Makes what was written outlive a power cut.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
+        self.sync_name()
+    }
+
+    fn sync_name(&mut self) -> io::Result<()> {
         if self.made {
             sync_folder(self.path.parent().unwrap_or(Path::new(".")))?;
             self.made = false;
@@ -60,6 +72,49 @@ impl File {
 
     pub(super) fn cut(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
+    }
+}
+
+/// Syncs a file on a thread of its own, while the caller does something else.
+#[derive(Default)]
+pub(super) struct Syncer {
+    thread: Option<(Sender<Arc<fs::File>>, Receiver<io::Result<()>>)>,
+    /// A sync was begun and not ended.
+    begun: bool,
+}
+
+impl Syncer {
+    /// Begins to sync what was written to a file. Where no thread is to be had, all of it is done when it is to end.
+    pub(super) fn begin(&mut self, file: &File) {
+        if self.thread.is_none() {
+            self.thread = Self::spawn().ok();
+        }
+        self.begun = self.thread.as_ref().is_some_and(|(asked, _)| asked.send(Arc::clone(&file.file)).is_ok());
+    }
+
+    fn spawn() -> io::Result<(Sender<Arc<fs::File>>, Receiver<io::Result<()>>)> {
+        let ((asked, ask), (answer, answered)) = (channel::<Arc<fs::File>>(), channel());
+        let each = move || {
+            for file in ask {
+                let synced = file.sync_data();
+                drop(file);
+                if answer.send(synced).is_err() {
+                    return;
+                }
+            }
+        };
+        // It ends when nobody can ask it any more.
+        thread::Builder::new().name("interlane journal".into()).spawn(each)?;
+        Ok((asked, answered))
+    }
+
+    /// Waits for the sync of the same file that was begun; where none was, does it.
+    pub(super) fn end(&mut self, file: &mut File) -> io::Result<()> {
+        match self.thread.as_ref().filter(|_| take(&mut self.begun)) {
+            Some((_, answered)) => answered.recv().map_err(io::Error::other)??,
+            None => file.file.sync_data()?,
+        }
+        file.sync_name()
     }
 }
 

@@ -24,11 +24,11 @@ use crc32fast::Hasher;
 
 use super::beside_itself;
 #[cfg(not(test))]
-use super::disk::{self, File};
+use super::disk::{self, File, Syncer};
 use crate::bytes::Bytes;
 use crate::store::sealed::StoreId;
 #[cfg(test)]
-use interlane_crash::disk::{self, File};
+use interlane_crash::disk::{self, File, Syncer};
 
 /// Blocks begin at multiples of so many bytes.
 const PAGE: usize = 4_096;
@@ -45,6 +45,7 @@ pub(in crate::store) struct Journal {
     parts: [Part; 2],
     /// The part that grows.
     active: usize,
+    syncer: Syncer,
 }
 
 struct Part {
@@ -81,7 +82,7 @@ impl Journal {
     pub(in crate::store) fn read(store: &Path, store_id: StoreId, folded: u64) -> io::Result<(Self, Vec<Block>)> {
         let [first, second] = paths(store);
         let part = |path: PathBuf| Ok::<_, io::Error>(Part { file: File::open(&path)?, path, end: 0 });
-        let mut journal = Self { store_id, parts: [part(first)?, part(second)?], active: 0 };
+        let mut journal = Self { store_id, parts: [part(first)?, part(second)?], active: 0, syncer: Syncer::default() };
         let mut blocks = Vec::new();
         for part in 0..journal.parts.len() {
             journal.find(part, folded, &mut blocks)?;
@@ -181,10 +182,17 @@ impl Journal {
         self.file(self.active)?.write(self.parts[self.active].end, block)
     }
 
+    /// Begins to sync the block that was written: [`Self::sync`] is to follow, whatever the caller does meanwhile.
+    pub(super) fn begin_sync(&mut self) {
+        if let Some(file) = &self.parts[self.active].file {
+            self.syncer.begin(file);
+        }
+    }
+
     /// Syncs the block that was written, of so many bytes.
     pub(super) fn sync(&mut self, bytes: usize) -> io::Result<()> {
         let part = &mut self.parts[self.active];
-        part.file.as_mut().ok_or(io::ErrorKind::NotFound)?.sync()?;
+        self.syncer.end(part.file.as_mut().ok_or(io::ErrorKind::NotFound)?)?;
         part.end += bytes as u64;
         Ok(())
     }
