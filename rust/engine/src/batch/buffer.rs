@@ -13,6 +13,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
+use slab::Slab;
 
 use super::accounts::{Account, AccountId};
 use super::engine::Engine;
@@ -35,11 +36,17 @@ pub struct BufferLimits {
 }
 
 /// What is known of an account's buffered frames; their plaintexts are in the store.
+///
+/// Frames that come together lie together, and their table has their places alone: what a call touches is in few lines of
+/// memory, which are most of what a frame costs here.
 #[derive(Default)]
 pub(crate) struct Buffer {
-    frames: HashTable<Frame>,
-    /// By the tags of their rows.
-    lots: HashMap<[u8; TAG], KnownLot>,
+    frames: Slab<Frame>,
+    /// Places in `frames`, by tag.
+    frame_of: HashTable<u32>,
+    lots: Slab<KnownLot>,
+    /// Places in `lots`, by the tags of their rows.
+    lot_of: HashMap<[u8; TAG], u32>,
     /// The oldest first. What has gone stays here until its turn.
     by_age: VecDeque<(u64, [u8; TAG])>,
     /// Lots whose frames have tags as earlier interlanes made them.
@@ -52,12 +59,14 @@ pub(crate) struct Buffer {
 /// A frame that is kept.
 struct Frame {
     tag: [u8; TAG],
-    lot: [u8; TAG],
+    /// Its place in `lots`.
+    lot: u32,
     bytes: u64,
 }
 
 /// A row of the store.
 struct KnownLot {
+    tag: [u8; TAG],
     /// Frames in it that are not acknowledged.
     left: u32,
     /// It is to be written anew.
@@ -103,7 +112,12 @@ impl Buffer {
 
     /// The tag of the row that a frame is kept in.
     pub(super) fn lot_of(&self, tag: &[u8; TAG]) -> Option<[u8; TAG]> {
-        self.frames.find(hash(tag), |frame| frame.tag == *tag).map(|frame| frame.lot)
+        let &place = self.frame_of.find(hash(tag), |&place| self.frame(place).tag == *tag)?;
+        Some(self.lots[self.frame(place).lot as usize].tag)
+    }
+
+    fn frame(&self, place: u32) -> &Frame {
+        &self.frames[place as usize]
     }
 
     /// Takes a lot in: its frames' tags, and the lengths of their plaintexts. Gives how many there are.
@@ -114,18 +128,24 @@ impl Buffer {
         tagged_by: TaggedBy,
         frames: impl Iterator<Item = ([u8; TAG], usize)>,
     ) -> u64 {
-        let mut left = 0;
+        let Self { frames: all, frame_of, lots, .. } = self;
+        let (at, mut left) = (place(lots.vacant_key()), 0);
         for (tag, len) in frames {
             let bytes = row_bytes(len);
-            let known = self.frames.entry(hash(&tag), |frame| frame.tag == tag, |frame| hash(&frame.tag));
+            let known = frame_of.entry(
+                hash(&tag),
+                |&place| all[place as usize].tag == tag,
+                |&place| hash(&all[place as usize].tag),
+            );
             if let Entry::Vacant(vacant) = known {
-                vacant.insert(Frame { tag, lot, bytes });
+                vacant.insert(place(all.insert(Frame { tag, lot: at, bytes })));
                 self.bytes += bytes;
                 left += 1;
             }
         }
         if left > 0 {
-            self.lots.insert(lot, KnownLot { left, torn: false, tagged_by });
+            lots.insert(KnownLot { tag: lot, left, torn: false, tagged_by });
+            self.lot_of.insert(lot, at);
             self.older += usize::from(tagged_by == TaggedBy::Hmac);
             self.by_age.push_back((kept_at, lot));
         }
@@ -133,33 +153,35 @@ impl Buffer {
     }
 
     pub(super) fn remove(&mut self, tag: &[u8; TAG]) -> Option<Left> {
-        let found = self.frames.find_entry(hash(tag), |frame| frame.tag == *tag).ok()?;
-        let (Frame { lot: tag, bytes, .. }, _) = found.remove();
+        let Self { frames, frame_of, lots, .. } = self;
+        let found = frame_of.find_entry(hash(tag), |&place| frames[place as usize].tag == *tag).ok()?;
+        let Frame { lot, bytes, .. } = frames.remove(found.remove().0 as usize);
         self.bytes -= bytes;
-        let lot = self.lots.get_mut(&tag).expect("a frame's lot is there while the frame is");
+        let lot = &mut lots[lot as usize];
         lot.left -= 1;
+        let tag = lot.tag;
         if lot.left > 0 {
             return Some(if replace(&mut lot.torn, true) { Left::Torn } else { Left::Tears(tag) });
         }
         self.forget(&tag);
         // Few lots live long: what is left of the others must not pile up behind one that does.
         if self.by_age.len() > 2 * self.lots.len() + GONE {
-            let lots = &self.lots;
-            self.by_age.retain(|(_, lot)| lots.contains_key(lot));
+            let known = &self.lot_of;
+            self.by_age.retain(|(_, lot)| known.contains_key(lot));
         }
         Some(Left::Nothing(tag))
     }
 
-    /// Nothing is left of a lot; whether it was there.
-    fn forget(&mut self, lot: &[u8; TAG]) -> bool {
-        let Some(KnownLot { tagged_by, .. }) = self.lots.remove(lot) else { return false };
-        self.older -= usize::from(tagged_by == TaggedBy::Hmac);
-        true
+    /// Nothing is left of a lot; where it was, if it was there.
+    fn forget(&mut self, lot: &[u8; TAG]) -> Option<u32> {
+        let at = self.lot_of.remove(lot)?;
+        self.older -= usize::from(self.lots.remove(at as usize).tagged_by == TaggedBy::Hmac);
+        Some(at)
     }
 
     /// Whether there is something left of a lot; it is written anew now.
     fn mend(&mut self, lot: &[u8; TAG]) -> bool {
-        self.lots.get_mut(lot).map(|lot| lot.torn = false).is_some()
+        self.lot_of.get(lot).map(|&at| self.lots[at as usize].torn = false).is_some()
     }
 
     /// Takes out of a buffer that was read from the store what was acknowledged of the one before and is not written yet.
@@ -168,7 +190,8 @@ impl Buffer {
         let gone: Vec<[u8; TAG]> = self
             .frames
             .iter()
-            .filter(|frame| pending.contains(&frame.lot) && before.lot_of(&frame.tag).is_none())
+            .map(|(_, frame)| frame)
+            .filter(|frame| pending.contains(&self.lots[frame.lot as usize].tag) && before.lot_of(&frame.tag).is_none())
             .map(|frame| frame.tag)
             .collect();
         for tag in gone {
@@ -186,22 +209,29 @@ impl Buffer {
             && kept_at < before
         {
             self.by_age.pop_front();
-            if self.forget(&lot) {
-                old.insert(lot);
+            if let Some(at) = self.forget(&lot) {
+                old.insert(at);
                 gone(lot);
             }
         }
         if old.is_empty() {
             return 0;
         }
-        let (had, bytes) = (self.frames.len(), &mut self.bytes);
-        self.frames.retain(|frame| {
+        let Self { frames, frame_of, bytes, .. } = self;
+        let had = frames.len();
+        frame_of.retain(|&mut place| !old.contains(&frames[place as usize].lot));
+        frames.retain(|_, frame| {
             let stays = !old.contains(&frame.lot);
             *bytes -= if stays { 0 } else { frame.bytes };
             stays
         });
-        (had - self.frames.len()) as u64
+        (had - frames.len()) as u64
     }
+}
+
+/// A place in a slab, of which none has so many.
+fn place(key: usize) -> u32 {
+    u32::try_from(key).expect("a buffer has fewer than 2^32 frames")
 }
 
 /// A tag is a keyed hash: any part of it is a hash.

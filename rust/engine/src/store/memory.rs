@@ -49,7 +49,7 @@ impl Store for MemoryStore {
         }
         let account = self.last_account.checked_add(1).ok_or_else(super::no_account_numbers)?;
         let changes = changes(account);
-        super::check_accounts(&changes, |found| found == account)?;
+        super::check_accounts(changes.accounts(), |found| found == account)?;
         self.last_account = account;
         self.accounts.insert(account, name.to_owned());
         self.apply(&changes);
@@ -84,7 +84,7 @@ impl Store for MemoryStore {
 
     fn commit(&mut self, changes: Changes) -> Result<(), Error> {
         self.check_open()?;
-        super::check_accounts(&changes, |account| self.accounts.contains_key(&account))?;
+        super::check_accounts(changes.accounts(), |account| self.accounts.contains_key(&account))?;
         self.apply(&changes);
         Ok(())
     }

@@ -407,15 +407,9 @@ pub struct Shard {
 }
 
 /// Refuses changes to rows of accounts that do not exist.
-fn check_accounts(changes: &Changes, exists: impl Fn(u32) -> bool) -> Result<(), Error> {
-    let mut last = None;
-    for &(Key { account, .. }, _) in &changes.rows {
-        if last != Some(account) && !exists(account) {
-            return Err(no_account(account));
-        }
-        last = Some(account);
-    }
-    Ok(())
+fn check_accounts(accounts: impl IntoIterator<Item = u32>, exists: impl Fn(u32) -> bool) -> Result<(), Error> {
+    let missing = accounts.into_iter().find(|&account| !exists(account));
+    missing.map_or(Ok(()), |account| Err(no_account(account)))
 }
 
 fn no_account(account: u32) -> Error {

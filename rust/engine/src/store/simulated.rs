@@ -631,7 +631,7 @@ impl Store for SimulatedStore {
             database.last_account
         })?;
         let changes = changes(account);
-        super::check_accounts(&changes, |found| found == account)?;
+        super::check_accounts(changes.accounts(), |found| found == account)?;
         let shards = BTreeSet::from([shard]);
         let (known, name_there) = (self.known(&shards), name.to_owned());
         let rows = copied(&changes);

@@ -497,16 +497,15 @@ impl SqliteStore {
         if rows.is_empty() {
             return Ok(None);
         }
-        self.data_keys.fetch(connection, rows.iter().map(|(key, _)| key.account))?;
-        super::check_accounts(changes, |account| self.data_keys.of(account).is_some())?;
-        // One section for each account; where accounts come mixed, by the order of the rows within each.
-        let mut order = Vec::new();
-        if !rows.is_sorted_by_key(|(key, _)| key.account) {
-            order.extend(0..rows.len());
-            order.sort_by_key(|&i| rows[i].0.account);
-        }
-        let row = |i: usize| rows[order.get(i).copied().unwrap_or(i)];
-        let sections = 1 + (1..rows.len()).filter(|&i| row(i).0.account != row(i - 1).0.account).count();
+        // One section for each account, its rows in their order.
+        let account_of = |at: usize| rows[at].0.account;
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&at| account_of(at));
+        let of_accounts: Vec<&[usize]> = order.chunk_by(|&one, &next| account_of(one) == account_of(next)).collect();
+        let accounts = of_accounts.iter().map(|of_account| account_of(of_account[0]));
+        self.data_keys.fetch(connection, accounts.clone())?;
+        super::check_accounts(accounts.clone(), |account| self.data_keys.of(account).is_some())?;
+        let sections = of_accounts.len();
         let mut nonces = Nonces::draw(sections)?;
 
         // The plaintext is sealed where it lies, so the block must not grow.
@@ -516,18 +515,15 @@ impl SqliteStore {
         // Of each section: its account, nonce, and where its body ends.
         let mut laid_out: Vec<(u32, [u8; sealed::NONCE], usize)> = Vec::with_capacity(sections);
         block.extend_from_slice(&[0; HEAD]);
-        let mut i = 0;
-        while i < rows.len() {
-            let account = row(i).0.account;
+        for (of_account, account) in of_accounts.iter().zip(accounts) {
             let head = block.len();
             let nonce = nonces.next()?;
             block.extend_from_slice(&account.to_be_bytes());
             block.extend_from_slice(&[0; 4]);
             block.extend_from_slice(&nonce);
-            while i < rows.len() && row(i).0.account == account {
-                let (key, change) = row(i);
+            for &at in *of_account {
+                let (key, change) = rows[at];
                 put_change(&mut block, key, change, &changes.bytes);
-                i += 1;
             }
             block.extend_from_slice(&[0; sealed::TAG]);
             let length = u32::try_from(block.len() - head - SECTION_HEAD).map_err(|_| {
@@ -751,7 +747,7 @@ impl Store for SqliteStore {
                 .optional()?;
             let account = last.unwrap_or(0).checked_add(1).ok_or_else(super::no_account_numbers)?;
             let changes = changes(account);
-            super::check_accounts(&changes, |found| found == account)?;
+            super::check_accounts(changes.accounts(), |found| found == account)?;
             let made_by = store.sequence + u64::from(!changes.is_empty());
             connection
                 .prepare_cached("INSERT INTO accounts (id, name, made_by) VALUES (?1, ?2, ?3)")?

@@ -405,7 +405,7 @@ impl Store for PostgresStore {
         sealed::random(data_key.expose_mut())?;
         let wrapped = sealed::wrap(&self.operator_key, &store_id, account, name, &data_key)?;
         let changes = changes(account);
-        super::check_accounts(&changes, |found| found == account)?;
+        super::check_accounts(changes.accounts(), |found| found == account)?;
         let batch = Batch::seal(self.backend, &changes, &store_id, |_| Some((shard, &data_key)))?;
         let (shards, epochs, versions) = self.known([shard].into_iter());
         let rows = batch.all();
