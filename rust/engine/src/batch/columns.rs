@@ -12,12 +12,13 @@
 use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
 
 use super::lease::{Copied, Marks, Rest as CopiedRest};
 use crate::error::Error;
+use crate::limits::MAX_RECEIVING_CHAINS;
 use crate::ratchet::{Archive, ChainKey, KeyPair, Peer, Pending, ReceivingChain, Session, SkippedKeys};
 use crate::secret::Secret;
 use crate::store::{Key, Kind as RowKind};
@@ -62,7 +63,7 @@ struct Cold {
 /// What most sessions do not have.
 #[derive(Default)]
 struct Rest {
-    older: Vec<Box<ReceivingChain>>,
+    older: Vec<Arc<ReceivingChain>>,
     skipped: SkippedKeys,
     archived: Archive,
 }
@@ -265,9 +266,9 @@ impl Page {
         let Some(cold) = self.cold[i].as_deref() else {
             return Peer { identity, ..Peer::default() };
         };
-        let mut receiving = Vec::new();
+        let mut receiving = Vec::with_capacity(MAX_RECEIVING_CHAINS);
         if self.forms[i].has(Form::RECEIVING) {
-            receiving.push(Box::new(ReceivingChain {
+            receiving.push(Arc::new(ReceivingChain {
                 ratchet_key: self.receiving_ratchet[i],
                 chain: ChainKey { key: self.receiving_key[i].duplicate(), index: self.receiving_index[i] },
                 skipped: cold.rest.as_ref().map(|rest| rest.skipped.duplicate()).unwrap_or_default(),
@@ -275,7 +276,7 @@ impl Page {
         }
         let mut archived = Archive::new();
         if let Some(rest) = &cold.rest {
-            receiving.extend(rest.older.iter().map(|chain| chain.duplicate()));
+            receiving.extend_from_slice(&rest.older);
             archived.clone_from(&rest.archived);
         }
         let current = Box::new(Session {
@@ -307,15 +308,12 @@ impl Page {
         self.previous_counter[i] = session.previous_counter;
         self.ratchet_public[i] = session.ratchet.public;
         let mut rest = Rest { archived: peer.archived, ..Rest::default() };
-        let mut receiving = take(&mut session.receiving);
-        if !receiving.is_empty() {
-            let mut newest = receiving.remove(0);
+        if let Some(newest) = session.newest_mut() {
             self.forms[i].set(Form::RECEIVING, true);
             self.receiving_ratchet[i] = newest.ratchet_key;
             self.set_receiving(i, take(&mut newest.chain));
             rest.skipped = take(&mut newest.skipped);
-            receiving.shrink_to_fit();
-            rest.older = receiving;
+            rest.older = session.receiving[1..].to_vec();
         }
         let plain = rest.older.is_empty() && rest.skipped.is_empty() && rest.archived.is_empty();
         let differs = Some(session.their_identity) != peer.identity;

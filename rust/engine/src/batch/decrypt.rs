@@ -29,6 +29,10 @@ use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{PrekeyMessage, SignalMessage};
 
+/// Peers whose frames are opened together where they need more than the columns: all lanes are full, and what is touched of
+/// them time and again stays in the cache.
+const PEERS_AT_A_TIME: usize = 256;
+
 /// One-time prekeys that the call's frames name, as the store has them: (account, id).
 pub(super) type Stock = HashMap<(u32, u32), Box<KeyPair>>;
 
@@ -38,6 +42,8 @@ pub(super) struct Incoming<'a> {
     pub(super) kinds: &'a [u8],
     pub(super) frames: Packed<'a>,
     pub(super) stock: &'a Stock,
+    /// Two peers' frames name one prekey: they must meet in one run, in order.
+    pub(super) disputed: bool,
     pub(super) randomness: &'a Randomness,
     pub(super) arrivals: &'a Arrivals<'a>,
 }
@@ -286,9 +292,17 @@ impl<'a> Run<'a> {
         tile::open(engine.backend, &keys.cipher, &keys.iv, &authentic, &mut self.opened.bytes, unpad)
     }
 
-    /// Opens everything else, in waves: the k-th frame of every session, and the k-th use of every one-time prekey.
+    /// Opens everything else, some peers at a time.
     fn open_rest(&mut self, plan: &Plan<'_>, entries: &[Entry], rest: &[usize]) {
-        let mut trials = self.trials(plan, entries, rest);
+        let at_a_time = if self.incoming.disputed { usize::MAX } else { PEERS_AT_A_TIME };
+        for some in rest.chunks(at_a_time) {
+            self.open_in_waves(plan, entries, some);
+        }
+    }
+
+    /// Opens frames in waves: the k-th frame of every session, and the k-th use of every one-time prekey.
+    fn open_in_waves(&mut self, plan: &Plan<'_>, entries: &[Entry], some: &[usize]) {
+        let mut trials = self.trials(plan, entries, some);
         trials.sort_by_key(|trial| trial.row);
         let mut prekey_waves: HashMap<(u32, u32), u32> = HashMap::new();
         for trial in &mut trials {
@@ -404,7 +418,7 @@ impl<'a> Run<'a> {
             for (attempt, at) in attempts.into_iter().zip(opened) {
                 match at {
                     Some((start, len)) => self.accept(attempt, start, len),
-                    None => self.attempt(attempt.trial, &mut again),
+                    None => self.attempt_again(attempt, &mut again),
                 }
             }
             attempts = again;
@@ -439,14 +453,36 @@ impl<'a> Run<'a> {
             });
             match place {
                 Ok(place) => {
-                    let session = session.duplicate();
-                    attempts.push(Attempt::new(trial, on, session, place));
+                    let session = self.to_advance(trial.receiver, on);
+                    attempts.extend(session.map(|session| Attempt::new(trial, on, session, place)));
                     return;
                 }
                 Err(Status::Duplicate) => return self.fail(trial.row, Status::Duplicate),
                 Err(status) => trial.verdict = trial.verdict.or(Some(status)),
             }
         }
+    }
+
+    /// A copy of a session, to be advanced. Of the current one of a peer that has no other frames in this call, the copy
+    /// that there is will do.
+    fn to_advance(&mut self, receiver: usize, on: Candidate) -> Option<Box<Session>> {
+        let Receiver { peer, several, .. } = &mut self.receivers[receiver];
+        match on {
+            Candidate::Current if !*several => peer.current.take(),
+            Candidate::Current => peer.current.as_deref().map(Session::duplicate),
+            Candidate::Archived(at) => peer.archived.get(at).map(|session| session.duplicate()),
+            Candidate::New | Candidate::None => None,
+        }
+    }
+
+    /// Tries a frame that is not authentic on one session on the next one.
+    fn attempt_again(&mut self, failed: Attempt<'a>, attempts: &mut Vec<Attempt<'a>>) {
+        let receiver = &mut self.receivers[failed.trial.receiver];
+        if receiver.peer.current.is_none() {
+            // It was taken, and is advanced now.
+            receiver.peer = self.engine.columns.pages().walk().to(receiver.slot).peer();
+        }
+        self.attempt(failed.trial, attempts);
     }
 
     /// X3DH as responder (§2.4 there) for first frames of unknown base keys.
@@ -576,7 +612,7 @@ impl<'a> Run<'a> {
         for attempt in attempts.iter_mut() {
             let (chain, steps) = match attempt.place {
                 Place::Skipped { chain } => {
-                    let kept = attempt.session.receiving[chain].skipped.take(attempt.trial.message.counter);
+                    let kept = attempt.session.chain_mut(chain).skipped.take(attempt.trial.message.counter);
                     attempt.seed = kept.expect("its place says that it was kept");
                     continue;
                 }
@@ -584,7 +620,7 @@ impl<'a> Run<'a> {
                 Place::NewChain { steps } => (0, steps),
             };
             attempt.place = Place::Ahead { chain, steps };
-            attempt.session.receiving[chain].skipped.reserve(steps as usize);
+            attempt.session.chain_mut(chain).skipped.reserve(steps as usize);
             most = most.max(Some(steps));
         }
         let Some(most) = most else { return };
@@ -592,7 +628,7 @@ impl<'a> Run<'a> {
             let moving = attempts.iter_mut().filter_map(|attempt| match attempt.place {
                 Place::Ahead { chain, steps } if steps >= done => {
                     let Attempt { session, seed, .. } = attempt;
-                    Some((&mut session.receiving[chain].chain, seed.expose_mut()))
+                    Some((&mut session.chain_mut(chain).chain, seed.expose_mut()))
                 }
                 _ => None,
             });
@@ -601,7 +637,7 @@ impl<'a> Run<'a> {
                 if let Place::Ahead { chain, steps } = attempt.place
                     && steps > done
                 {
-                    let receiving = &mut attempt.session.receiving[chain];
+                    let receiving = attempt.session.chain_mut(chain);
                     let passed = u32::try_from(receiving.chain.index - 1).expect("below the frame's counter");
                     receiving.skipped.push(passed, attempt.seed.duplicate());
                 }

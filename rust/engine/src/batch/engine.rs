@@ -970,7 +970,7 @@ impl Engine {
             return Err(Error::Malformed(format!("kinds[{row}] is {}; pairwise frames are msg or pkmsg", kinds[row])));
         }
         let named = self.prekeys_named(handles, kinds, frames);
-        let conflict = named.windows(2).any(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1);
+        let disputed = named.windows(2).any(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1);
         let mut prekeys: Vec<(u32, u32)> = named.into_iter().map(|(prekey, _)| prekey).collect();
         prekeys.dedup();
         let (plan, stock) = self.plan_with_stock(handles, prekeys)?;
@@ -980,9 +980,9 @@ impl Engine {
         };
         let arrivals = self.arrivals(&plan, frames, owner, |row| kinds[row])?;
         let randomness = self.source.call(self.backend, handles.len())?;
-        let incoming = Incoming { kinds, frames, stock: &stock, randomness: &randomness, arrivals: &arrivals };
-        // Two peers' frames that want one prekey must meet in one run, in order.
-        let least = if conflict { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
+        let incoming =
+            Incoming { kinds, frames, stock: &stock, disputed, randomness: &randomness, arrivals: &arrivals };
+        let least = if disputed { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
         let runs = self.over_the_cores(&plan.runs(self.threads, least), |part| {
             decrypt::open(self, &plan, &plan.entries[part], incoming)
         });

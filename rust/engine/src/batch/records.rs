@@ -180,7 +180,7 @@ impl PeerRows {
                 session.their_identity = peer.identity.ok_or_else(damaged)?;
             }
             newest(self.sending.as_ref(), &session.ratchet.public, &mut session.sending)?;
-            match session.receiving.first_mut() {
+            match session.newest_mut() {
                 Some(chain) => newest(self.receiving.as_ref(), &chain.ratchet_key, &mut chain.chain)?,
                 None if self.receiving.is_some() => return Err(damaged()),
                 None => {}

@@ -17,6 +17,8 @@
 //! [`OlderChain`]. Those have the length of a root key, 0x20, where `form` is, which never is that; and a chain of that
 //! form is longer than any of these.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::limits::{MAX_RECEIVING_CHAINS, MAX_SKIPPED_KEYS};
@@ -139,11 +141,8 @@ pub(super) fn read(record: &[u8]) -> Option<Read> {
     }
     session.receiving.reserve_exact(chains);
     for i in 0..chains {
-        let mut chain = Box::new(ReceivingChain {
-            ratchet_key: *rest.key()?,
-            chain: ChainKey::default(),
-            skipped: SkippedKeys::default(),
-        });
+        let mut chain =
+            ReceivingChain { ratchet_key: *rest.key()?, chain: ChainKey::default(), skipped: SkippedKeys::default() };
         if i > 0 {
             *chain.chain.key.expose_mut() = *rest.key()?;
         }
@@ -157,7 +156,7 @@ pub(super) fn read(record: &[u8]) -> Option<Read> {
             let counter = rest.small()?;
             chain.skipped.push(counter, Secret::copy_of(rest.key()?));
         }
-        session.receiving.push(chain);
+        session.receiving.push(Arc::new(chain));
     }
     rest.is_empty().then_some(Read { session, trusts })
 }
@@ -278,7 +277,7 @@ mod tests {
             let mut keys = SkippedKeys::default();
             (0..skipped).for_each(|at| keys.push(200 * at as u32, Secret::copy_of(&[at as u8; 32])));
             let first = first.wrapping_add(i as u8);
-            Box::new(ReceivingChain { ratchet_key: [first; 32], chain: chain(first, index), skipped: keys })
+            Arc::new(ReceivingChain { ratchet_key: [first; 32], chain: chain(first, index), skipped: keys })
         });
         Session {
             base_key: [first; 32],
@@ -296,7 +295,7 @@ mod tests {
     /// What a session is read back as: the newest keys are not with it.
     fn without_newest(mut session: Session) -> Vec<u8> {
         session.sending.key = Secret::default();
-        if let Some(newest) = session.receiving.first_mut() {
+        if let Some(newest) = session.newest_mut() {
             newest.chain.key = Secret::default();
         }
         postcard::to_stdvec(&session).unwrap()

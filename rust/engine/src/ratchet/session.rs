@@ -12,7 +12,8 @@ use crate::secret::Secret;
 use crate::wire::SignalMessage;
 
 /// One double ratchet with one device. Kept in a box, and its chains too: what is moved is a pointer, and no copy of
-/// a key is left where it was.
+/// a key is left where it was. Chains are shared with the copies of a session until one of them changes, for hardly
+/// anything ever touches any but the newest.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Session {
     /// The initiator's ephemeral key: tells sessions apart.
@@ -26,7 +27,8 @@ pub(crate) struct Session {
     /// Last index of the sending chain before; 0 where there was none.
     pub(crate) previous_counter: u32,
     /// Newest first.
-    pub(crate) receiving: Vec<Box<ReceivingChain>>,
+    #[serde(with = "shared_chains")]
+    pub(crate) receiving: Vec<Arc<ReceivingChain>>,
     pub(crate) pending: Option<Pending>,
     /// Where sends are leased: the sending chain's counter in the store.
     #[serde(skip)]
@@ -39,6 +41,44 @@ pub(crate) struct ReceivingChain {
     pub(crate) ratchet_key: [u8; 32],
     pub(crate) chain: ChainKey,
     pub(crate) skipped: SkippedKeys,
+}
+
+/// Shared chains as they are recorded, one after the other. Serde itself would read each into a box and free that with the
+/// key in it.
+mod shared_chains {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use serde::de::{Deserializer, SeqAccess, Visitor};
+    use serde::ser::Serializer;
+
+    use super::ReceivingChain;
+
+    struct Chains;
+
+    impl<'de> Visitor<'de> for Chains {
+        type Value = Vec<Arc<ReceivingChain>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("receiving chains")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut recorded: A) -> Result<Self::Value, A::Error> {
+            let mut chains = Vec::new();
+            while let Some(chain) = recorded.next_element()? {
+                chains.push(Arc::new(chain));
+            }
+            Ok(chains)
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(chains: &[Arc<ReceivingChain>], into: S) -> Result<S::Ok, S::Error> {
+        into.collect_seq(chains.iter().map(AsRef::as_ref))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<ReceivingChain>>, D::Error> {
+        from.deserialize_seq(Chains)
+    }
 }
 
 /// What an initiator repeats in every frame until the first answer was opened.
@@ -93,7 +133,21 @@ impl Session {
     /// Puts a new receiving chain in front; the oldest goes when there are too many.
     pub(crate) fn begin_receiving(&mut self, ratchet_key: [u8; 32], chain: ChainKey) {
         self.receiving.truncate(MAX_RECEIVING_CHAINS - 1);
-        self.receiving.insert(0, Box::new(ReceivingChain { ratchet_key, chain, skipped: SkippedKeys::default() }));
+        self.receiving.insert(0, Arc::new(ReceivingChain { ratchet_key, chain, skipped: SkippedKeys::default() }));
+    }
+
+    /// A receiving chain to be changed: copies of the session that share it keep it as it is.
+    pub(crate) fn chain_mut(&mut self, at: usize) -> &mut ReceivingChain {
+        let chain = &mut self.receiving[at];
+        if Arc::get_mut(chain).is_none() {
+            *chain = Arc::new(chain.copy());
+        }
+        Arc::get_mut(chain).expect("it is this session's alone")
+    }
+
+    /// The newest receiving chain, to be changed.
+    pub(crate) fn newest_mut(&mut self) -> Option<&mut ReceivingChain> {
+        (!self.receiving.is_empty()).then(|| self.chain_mut(0))
     }
 
     /// Replaces the sending chain after a turn.
@@ -128,7 +182,7 @@ impl Session {
             ratchet: self.ratchet.duplicate(),
             sending: self.sending.duplicate(),
             previous_counter: self.previous_counter,
-            receiving: self.receiving.iter().map(|chain| chain.duplicate()).collect(),
+            receiving: self.receiving.clone(),
             pending: self.pending,
             leased: self.leased,
         }
@@ -136,13 +190,9 @@ impl Session {
 }
 
 impl ReceivingChain {
-    /// A copy to advance and to drop if the frame is not authentic.
-    pub(crate) fn duplicate(&self) -> Box<Self> {
-        Box::new(Self {
-            ratchet_key: self.ratchet_key,
-            chain: self.chain.duplicate(),
-            skipped: self.skipped.duplicate(),
-        })
+    /// A copy to be moved to where it stays.
+    fn copy(&self) -> Self {
+        Self { ratchet_key: self.ratchet_key, chain: self.chain.duplicate(), skipped: self.skipped.duplicate() }
     }
 }
 
