@@ -7,7 +7,8 @@
 //! look-ups find it first. When the journal has grown to its limit it is *frozen*, and while the next one grows, each
 //! commit *folds* some frozen rows into the table, in key order and in a transaction of its own, so that no commit waits
 //! for all of them. Those transactions are not synced but the last one, which says that all are folded: then the frozen blocks
-//! are forgotten, and the next ones written over them.
+//! are forgotten, and the next ones written over them. A commit does so, and takes its own rows into memory, while its block is
+//! being synced: neither is of any consequence where that fails, for then the store is to be opened again.
 //!
 //! After a crash, the blocks that are not folded are replayed into memory. A row in the table may then be newer than
 //! the first blocks that have it, never newer than the last.
