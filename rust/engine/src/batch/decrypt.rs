@@ -453,7 +453,7 @@ impl<'a> Run<'a> {
             });
             match place {
                 Ok(place) => {
-                    let session = self.to_advance(trial.receiver, on);
+                    let session = self.advancing(trial.receiver, on);
                     attempts.extend(session.map(|session| Attempt::new(trial, on, session, place)));
                     return;
                 }
@@ -465,7 +465,7 @@ impl<'a> Run<'a> {
 
     /// A copy of a session, to be advanced. Of the current one of a peer that has no other frames in this call, the copy
     /// that there is will do.
-    fn to_advance(&mut self, receiver: usize, on: Candidate) -> Option<Box<Session>> {
+    fn advancing(&mut self, receiver: usize, on: Candidate) -> Option<Box<Session>> {
         let Receiver { peer, several, .. } = &mut self.receivers[receiver];
         match on {
             Candidate::Current if !*several => peer.current.take(),

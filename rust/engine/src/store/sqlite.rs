@@ -43,7 +43,7 @@ use crate::error::Error;
 use crate::limits::{COPIED_LOG_BYTES, JOURNAL_BYTES, WAL_BYTES};
 use crate::secret::Secret;
 
-#[cfg(not(test))]
+#[cfg_attr(test, expect(dead_code, reason = "tests of the store have a disk of their own"))]
 mod disk;
 pub(super) mod journal;
 pub(super) mod schema;
@@ -67,7 +67,7 @@ const SMALLEST_PAGE: u64 = 512;
 /// KiB of pages kept in memory.
 const CACHE_KIB: i64 = 32 << 10;
 
-/// Rows of a batch from which on a thread syncs it: waking one takes as long as some hundred rows.
+/// Rows of a batch from which on a thread of its own syncs it: with fewer there is too little to be done meanwhile.
 const SYNCED_ASIDE: usize = 128;
 
 /// What a second opener is told.
@@ -120,8 +120,6 @@ pub(crate) struct SqliteStore {
     newest: Unfolded,
     frozen: Option<Frozen>,
     journal_limit: u64,
-    /// A batch of so many rows is synced on a thread of its own, for there is enough to be done meanwhile.
-    synced_aside: usize,
     /// What seals the journal, and seals and opens the rows that are folded.
     backend: Backend,
     /// Why what is on the disk is not known before the store is opened again.
@@ -278,7 +276,6 @@ impl SqliteStore {
             newest: Unfolded::default(),
             frozen: None,
             journal_limit: JOURNAL_BYTES,
-            synced_aside: SYNCED_ASIDE,
             backend: Backend::portable(),
             failed: None,
         };
@@ -389,11 +386,6 @@ impl SqliteStore {
         done
     }
 
-    /// That the store was ours throughout what was done just now.
-    fn confirm_owner(&mut self) -> Result<(), Error> {
-        self.generation.confirm_owner().map_err(|error| self.fail(error))
-    }
-
     /// The same, where `synced`. Else a power cut may take it and those after it back, until one that is synced. The caller
     /// sees to it that the store is ours.
     fn transact_as<T>(
@@ -417,6 +409,11 @@ impl SqliteStore {
             self.generation.release();
         }
         done
+    }
+
+    /// That the store was ours throughout what was done just now.
+    fn confirm_owner(&mut self) -> Result<(), Error> {
+        self.generation.confirm_owner().map_err(|error| self.fail(error))
     }
 
     /// Whether SQLite is to leave its log alone, for somebody copies the store: see `backup`.
@@ -582,12 +579,13 @@ impl SqliteStore {
     fn append(&mut self, mut block: Bytes, changes: &Changes) -> Result<(), Error> {
         let sequence = self.sequence + 1;
         self.with_files(|store, _| {
-            store.journal.write(sequence, &mut block).map_err(|error| Fault::of_disk(error, false))
+            store.journal.write(sequence, &mut block).map_err(|error| Fault::of_disk(error, false))?;
+            if changes.rows.len() >= SYNCED_ASIDE {
+                store.journal.begin_sync();
+            }
+            store.newest.apply(changes);
+            Ok(())
         })?;
-        if changes.rows.len() >= self.synced_aside {
-            self.journal.begin_sync();
-        }
-        self.newest.apply(changes);
         let _ = self.fold_due(self.journal.active_bytes() + block.len() as u64);
         let synced = self.journal.sync(block.len()).map_err(|error| Fault::of_disk(error, true));
         synced.map_err(|fault| self.explained(fault))?;
@@ -704,8 +702,11 @@ impl SqliteStore {
 
     /// Lets the next one have the store. To close the file is not enough: a process that is just being started has it, too.
     fn disown(&mut self) {
-        if let (Some(owner), true) = (self.owner.take(), std::process::id() == self.process) {
-            let _ = owner.unlock();
+        let owner = self.owner.take();
+        if std::process::id() == self.process {
+            let _ = owner.map(|owner| owner.unlock());
+        } else {
+            self.journal.leave_the_thread();
         }
     }
 }

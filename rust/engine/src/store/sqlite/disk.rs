@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::mem::take;
+use std::mem::{forget, take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -78,9 +78,14 @@ impl File {
 /// Syncs a file on a thread of its own, while the caller does something else.
 #[derive(Default)]
 pub(super) struct Syncer {
-    thread: Option<(Sender<Arc<fs::File>>, Receiver<io::Result<()>>)>,
+    thread: Option<Thread>,
     /// A sync was begun and not ended.
     begun: bool,
+}
+
+struct Thread {
+    asked: Sender<Arc<fs::File>>,
+    answered: Receiver<io::Result<()>>,
 }
 
 impl Syncer {
@@ -89,10 +94,16 @@ impl Syncer {
         if self.thread.is_none() {
             self.thread = Self::spawn().ok();
         }
-        self.begun = self.thread.as_ref().is_some_and(|(asked, _)| asked.send(Arc::clone(&file.file)).is_ok());
+        self.begun = self.thread.as_ref().is_some_and(|thread| thread.asked.send(Arc::clone(&file.file)).is_ok());
     }
 
-    fn spawn() -> io::Result<(Sender<Arc<fs::File>>, Receiver<io::Result<()>>)> {
+    /// Leaves the thread alone, in a fork of the process, which does not have it: what is shared with it may be locked for
+    /// ever.
+    pub(super) fn leave(&mut self) {
+        forget(self.thread.take());
+    }
+
+    fn spawn() -> io::Result<Thread> {
         let ((asked, ask), (answer, answered)) = (channel::<Arc<fs::File>>(), channel());
         let each = move || {
             for file in ask {
@@ -105,13 +116,13 @@ impl Syncer {
         };
         // It ends when nobody can ask it any more.
         thread::Builder::new().name("interlane journal".into()).spawn(each)?;
-        Ok((asked, answered))
+        Ok(Thread { asked, answered })
     }
 
     /// Waits for the sync of the same file that was begun; where none was, does it.
     pub(super) fn end(&mut self, file: &mut File) -> io::Result<()> {
         match self.thread.as_ref().filter(|_| take(&mut self.begun)) {
-            Some((_, answered)) => answered.recv().map_err(io::Error::other)??,
+            Some(thread) => thread.answered.recv().map_err(io::Error::other)??,
             None => file.file.sync_data()?,
         }
         file.sync_name()
@@ -123,5 +134,38 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn what_was_begun_is_waited_for() {
+        let folder = TempDir::new().unwrap();
+        let mut file = File::make(&folder.path().join("file")).unwrap();
+        let mut syncer = Syncer::default();
+        for begin in [true, true, false, true, false, false] {
+            file.write(0, b"bytes").unwrap();
+            if begin {
+                syncer.begin(&file);
+            }
+            assert_eq!(syncer.begun, begin);
+            syncer.end(&mut file).unwrap();
+            assert!(!syncer.begun && !file.made);
+        }
+        // One that cannot be synced.
+        let mut null = File::open(Path::new("/dev/null")).unwrap().unwrap();
+        for begin in [true, false] {
+            if begin {
+                syncer.begin(&null);
+            }
+            assert!(syncer.end(&mut null).is_err() && null.made, "{begin}");
+        }
+        syncer.begin(&file);
+        syncer.end(&mut file).unwrap();
     }
 }

@@ -197,6 +197,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Leaves the thread that syncs alone, in a fork of the process.
+    pub(super) fn leave_the_thread(&mut self) {
+        self.syncer.leave();
+    }
+
     /// Goes on in the other part, all of whose blocks are folded, from its beginning. What a large batch took beyond `usual`
     /// bytes is given back.
     pub(super) fn turn(&mut self, usual: u64) -> io::Result<()> {
