@@ -313,7 +313,7 @@ impl Page {
             self.receiving_ratchet[i] = newest.ratchet_key;
             self.set_receiving(i, take(&mut newest.chain));
             rest.skipped = take(&mut newest.skipped);
-            rest.older = session.receiving[1..].to_vec();
+            rest.older = session.receiving.split_off(1);
         }
         let plain = rest.older.is_empty() && rest.skipped.is_empty() && rest.archived.is_empty();
         let differs = Some(session.their_identity) != peer.identity;
