@@ -93,9 +93,10 @@ struct Peers {
 /// What a receiver has of a chain.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    /// Of a sender key: where it was taken in, and how many were taken in before.
+    /// Of a sender key: where it was taken in, how many were taken in before, and whether it is known that it was.
     first: u32,
     order: u64,
+    sure: bool,
     expected: u32,
     opened: u32,
 }
@@ -422,7 +423,7 @@ impl Oracle {
                     && !(first && self.latest.saturating_sub(started_at) > FIRST_FRAME_SECONDS)
             }
             Line::Group(from, _) => {
-                let Some(seen) = seen else { return false };
+                let Some(seen) = seen.filter(|seen| seen.sure) else { return false };
                 !self.forgot[*from]
                     && !self.forgot[to]
                     && *counter >= seen.first
@@ -492,7 +493,10 @@ impl Oracle {
         delivery.unknown_again &= status != Status::Ok;
         if !delivery.opened {
             delivery.opened = true;
-            let seen = self.seen.entry((chain, to)).or_default();
+            // A sender key of which nothing is known any more, for its owner's store is an old one, has this frame at least.
+            let first = if let Line::Group(..) = line { counter } else { 0 };
+            let seen = self.seen.entry((chain, to)).or_insert(Seen { first, expected: first, ..Seen::default() });
+            seen.sure = true;
             seen.expected = seen.expected.max(counter + 1);
             seen.opened += 1;
             if let Line::Pair(from, _) = line {
@@ -520,17 +524,22 @@ impl Oracle {
     }
 
     /// A receiver has taken a sender key in.
-    pub(super) fn accepted(&mut self, frame: usize, to: usize) {
+    pub(super) fn accepted(&mut self, frame: usize, to: usize, sure: bool) {
         let Some((group, distribution)) = self.distribution(frame) else { return };
         let message = DistributionMessage::parse(&distribution).expect("an engine wrote it");
         let from = self.sender(frame);
         let chain = ChainId::SenderKey(from, group, message.id);
         let newest = self.newest.entry((Line::Group(from, group), to)).or_default();
-        self.seen.entry((chain, to)).or_insert_with(|| {
+        let seen = self.seen.entry((chain, to)).or_insert_with(|| {
             *newest += 1;
-            let (first, order) = (message.iteration, *newest);
-            Seen { first, order, expected: first, opened: 0 }
+            Seen { order: *newest, ..Seen::default() }
         });
+        if !seen.sure {
+            // The first one counts. Where the answer to that did not come, it may be either.
+            seen.first = seen.first.max(message.iteration);
+            seen.expected = seen.expected.max(message.iteration);
+            seen.sure = sure;
+        }
     }
 
     /// Whether everything that was sent since came to those whom it was for.

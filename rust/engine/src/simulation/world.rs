@@ -932,15 +932,14 @@ impl World {
             engine
                 .group_accept(&engine.groups(&[id], &[&name], &[Some(&sender)])?, Packed::new(distribution, &offsets)?)
         });
-        let Some(rows) = rows else { return false };
-        match status_of(&rows, 0) {
-            Status::Ok => {
-                self.oracle.accepted(frame, to);
-                true
-            }
+        // A call that did not say how it ended may have done it.
+        let accepted = rows.is_some_and(|rows| match status_of(&rows, 0) {
+            Status::Ok => true,
             Status::Busy | Status::Conflict if self.desks[desk].is_shared() => false,
             status => panic!("a distribution was refused: {status:?}"),
-        }
+        });
+        self.oracle.accepted(frame, to, accepted);
+        accepted
     }
 
     // Groups.
