@@ -242,7 +242,8 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
         if failure != Failure::PowerCut {
             state.ops.push(Op::SyncFailed { file: watch.number });
         }
-        return code(failure, SQLITE_IOERR_FSYNC);
+        // However it failed: SQLite's own VFS has no other word for it.
+        return SQLITE_IOERR_FSYNC;
     }
     let folder = std::mem::take(&mut watch.folder);
     let synced = pass!(file, xSync, flags);

@@ -99,8 +99,8 @@ pub(crate) struct SqliteStore {
     generation: Generation,
     /// The block number to go on from, should this copy be declared.
     resume_at: u64,
-    /// Whether SQLite copies its log back by itself.
-    checkpoints: bool,
+    /// SQLite's log is copied back when it has grown to so many bytes.
+    log_limit: u64,
     /// Whether transactions are synced when they are committed.
     syncs: bool,
     /// The process that opened the store: a fork of it must not touch the files, not even to close them.
@@ -156,10 +156,10 @@ impl SqliteStore {
         Self::open_with(path, operator_key, second, true, OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
 
-    /// Folds the journal when it has grown to so many bytes.
+    /// Folds the journal when it has grown to so many bytes, and copies SQLite's log back as often.
     #[cfg(test)]
     pub(crate) fn fold_at(&mut self, bytes: u64) {
-        self.journal_limit = bytes;
+        (self.journal_limit, self.log_limit) = (bytes, bytes);
     }
 
     /// Opens a store as where a file system grants every lock to everybody.
@@ -237,18 +237,8 @@ impl SqliteStore {
             Journal::read(path, store_id, folded.max(copied)).map_err(|error| file_error(path, &error))?;
         let number = blocks.last().map_or(0, |block| block.number).max(folded).max(copied);
         let (generation, resume_at) = Generation::open(path, second, store_id, number, declaring)?;
-        // After a sync that failed, the log may be in the system's memory alone, and no later sync changes that: what
-        // is appended to it could go with it. So it is copied back, by writes of their own, before it is gone on with.
         generation.check_owner()?;
-        if generation.try_hold()? {
-            let copied = copy_back(&connection, path);
-            generation.release();
-            match copied {
-                // It stays as it is until there is room.
-                Err(Fault::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
-                copied => copied?,
-            }
-        }
+        journal::write_again(&beside(path, "-wal")).map_err(|error| Fault::of_disk(error, true))?;
         let mut data_keys = DataKeys { operator_key, store_id, known: HashMap::new() };
         if found < SCHEMA {
             // Nobody copies what is between two schemas.
@@ -263,7 +253,7 @@ impl SqliteStore {
             owner: Some(owner),
             generation,
             resume_at,
-            checkpoints: true,
+            log_limit: WAL_BYTES.into(),
             syncs: true,
             process: std::process::id(),
             store_id,
@@ -280,6 +270,7 @@ impl SqliteStore {
             failed: None,
         };
         store.replay(&connection, &blocks, declaring)?;
+        store.generation.catch_up(store.sequence)?;
         store.forget_half_made(&connection)?;
         store.generation.confirm_owner()?;
         leave_the_files(&connection, false)?;
@@ -366,10 +357,10 @@ impl SqliteStore {
 
     /// Forgets accounts whose first rows did not come to be in the journal.
     fn forget_half_made(&mut self, connection: &Connection) -> Result<(), Fault> {
-        let half_made = connection
+        let half_made: Vec<u32> = connection
             .prepare("SELECT id FROM accounts WHERE made_by > ?1")?
-            .query_map([self.sequence as i64], |row| row.get::<_, u32>(0))?
-            .collect::<Result<Vec<_>, _>>()?;
+            .query_map([self.sequence as i64], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
         if half_made.is_empty() {
             return Ok(());
         }
@@ -395,7 +386,6 @@ impl SqliteStore {
     ) -> Result<T, Error> {
         let held = self.generation.try_hold()?;
         let done = self.with_files(|store, connection| {
-            store.leave_the_log(connection, !held)?;
             if synced != store.syncs {
                 connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
                 store.syncs = synced;
@@ -403,6 +393,13 @@ impl SqliteStore {
             let transaction = connection.unchecked_transaction()?;
             let done = work(store, &transaction)?;
             transaction.commit()?;
+            // Not while somebody copies the store: see `backup`.
+            let limit = if held { store.log_limit } else { COPIED_LOG_BYTES };
+            match copy_back_from(connection, limit) {
+                // It is committed all the same, and the log is whole.
+                Err(fault) if !fault.leaves_the_disk_unknown() => {}
+                copied => copied?,
+            }
             Ok(done)
         });
         if held {
@@ -414,17 +411,6 @@ impl SqliteStore {
     /// That the store was ours throughout what was done just now.
     fn confirm_owner(&mut self) -> Result<(), Error> {
         self.generation.confirm_owner().map_err(|error| self.fail(error))
-    }
-
-    /// Whether SQLite is to leave its log alone, for somebody copies the store: see `backup`.
-    fn leave_the_log(&mut self, connection: &Connection, copied: bool) -> Result<(), Fault> {
-        let checkpoints = !copied || self.log_bytes() > COPIED_LOG_BYTES;
-        if checkpoints != self.checkpoints {
-            let pages = if checkpoints { wal_pages(connection)? } else { 0 };
-            connection.pragma_update(None, "wal_autocheckpoint", pages)?;
-            self.checkpoints = checkpoints;
-        }
-        Ok(())
     }
 
     fn log_bytes(&self) -> u64 {
@@ -686,8 +672,8 @@ impl SqliteStore {
             // SQLite would take the parent's log for its own, fold it and unlink it under the parent's hands.
             return std::mem::forget(connection);
         }
-        if self.generation.check_owner().is_err() {
-            // The same of another owner's log.
+        if self.generation.check_owner().is_err() || self.failed.is_some() {
+            // The same of another owner's log; and one of which the disk may lack a part must not go and come back.
             if leave_the_files(&connection, true).is_err() {
                 std::mem::forget(connection);
             }
@@ -1005,6 +991,7 @@ fn make(path: &Path, operator_key: &Secret<32>) -> Result<(), Fault> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()?;
+    checkpoint(&connection)?;
     connection.close().map_err(|(_, error)| error.into())
 }
 
@@ -1072,18 +1059,14 @@ pub(super) fn configure(connection: &Connection) -> Result<(), Fault> {
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "secure_delete", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", wal_pages(connection)?)?;
+    // SQLite would copy its log back by itself, and say nothing where that fails: but where the log could not be synced, the
+    // disk may for ever lack a part of it, and whatever comes after that in the log.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Takes the lock that is then never given back.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
     Ok(())
-}
-
-/// Pages of the log that is copied back. Stores of before have smaller ones.
-fn wal_pages(connection: &Connection) -> Result<u32, Fault> {
-    let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-    Ok(WAL_BYTES / page.max(1))
 }
 
 /// Copies the log back into the database and empties it.
@@ -1092,16 +1075,12 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     if busy { Err(Error::Store("another connection reads the store's file: stop it".into()).into()) } else { Ok(()) }
 }
 
-/// Copies back what an opening before this one has left in the log, and sees to it that none of that comes back: of a log that
-/// was cut the disk may yet have a part, which would be taken for all there is.
-fn copy_back(connection: &Connection, path: &Path) -> Result<(), Fault> {
-    let left = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
-    checkpoint(connection)?;
-    if left {
-        // Begins the log anew, and syncs it. SQLite writes nothing where a row stays as it is.
-        connection.execute_batch(
-            "BEGIN IMMEDIATE; UPDATE store SET folded = folded + 1; UPDATE store SET folded = folded - 1; COMMIT",
-        )?;
+/// Copies the log back into the database if it has grown to so many bytes: then it begins anew with the next transaction.
+fn copy_back_from(connection: &Connection, bytes: u64) -> Result<(), Fault> {
+    let number = |sql, column| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(column));
+    let log = number("PRAGMA wal_checkpoint(NOOP)", 1)? * number("PRAGMA page_size", 0)?;
+    if log >= bytes as i64 {
+        connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
     }
     Ok(())
 }

@@ -39,6 +39,9 @@ const NUMBER: usize = size_of::<StoreId>();
 const LENGTH: usize = NUMBER + 8;
 const CRC: usize = LENGTH + 8;
 
+/// Bytes that are read and written again at once.
+const REWRITTEN_AT_ONCE: usize = 1 << 20;
+
 /// Both files.
 pub(in crate::store) struct Journal {
     store_id: StoreId,
@@ -138,15 +141,10 @@ impl Journal {
         block.part == self.active
     }
 
-    /// Writes blocks again where they are, and syncs them: after a sync that failed they may be in the system's memory alone,
-    /// and no later sync changes that, but that of another write does.
+    /// Writes blocks again where they are, and syncs them.
     pub(super) fn secure(&mut self, blocks: &[Block]) -> io::Result<()> {
-        let mut bytes = Vec::new();
         for block in blocks {
-            let file = self.file(block.part)?;
-            bytes.resize(bytes_for(block.length), 0);
-            file.read(block.at, &mut bytes)?;
-            file.write(block.at, &bytes)?;
+            rewrite(self.file(block.part)?, block.at, block.at + bytes_for(block.length) as u64)?;
         }
         for part in 0..self.parts.len() {
             if let (true, Some(file)) = (blocks.iter().any(|block| block.part == part), &mut self.parts[part].file) {
@@ -238,6 +236,28 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// Writes a file again as it is, and syncs it, where there is one: after a sync that failed, what was written may be in the
+/// system's memory alone, and no later sync changes that, but that of another write does.
+pub(super) fn write_again(path: &Path) -> io::Result<()> {
+    let Some(mut file) = File::open(path)? else { return Ok(()) };
+    match file.length()? {
+        0 => Ok(()),
+        end => rewrite(&file, 0, end).and_then(|()| file.sync()),
+    }
+}
+
+/// Writes a part of a file again as it is.
+fn rewrite(file: &File, mut at: u64, end: u64) -> io::Result<()> {
+    let mut bytes = vec![0; REWRITTEN_AT_ONCE.min((end - at) as usize)];
+    while at < end {
+        let length = bytes.len().min((end - at) as usize);
+        file.read(at, &mut bytes[..length])?;
+        file.write(at, &bytes[..length])?;
+        at += length as u64;
+    }
+    Ok(())
 }
 
 /// Gives a block its head, and fills it up.

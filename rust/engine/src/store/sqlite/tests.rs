@@ -630,6 +630,72 @@ fn after_a_disk_failure_the_store_is_to_be_opened_again() {
     assert_eq!(scan(&mut folder.open(), desk, Kind::Session).unwrap().len(), 1);
 }
 
+/// Of SQLite's log a part is in the system's memory alone once a sync of it has failed: a power cut takes that away, also when
+/// the store is being opened again.
+#[test]
+fn a_log_that_could_not_be_synced_is_written_again() {
+    let mut images = 0;
+    for after in 0..4 {
+        let folder = Folder::new();
+        let mut store = folder.open();
+        let desk = account(&mut store, "desk");
+        store.close().unwrap();
+        let disk = Disk::watch(folder.0.path());
+        let mut store = folder.open();
+        store.log_limit = 1 << 20;
+        let mut rows = everything(&mut store).unwrap().1;
+        disk.fail(Some(Fault { call: Call::Sync, after, failure: Failure::Io, lasting: false }));
+        // Straight into the table, so that the log alone has them.
+        let one_less = loop {
+            let before = rows.clone();
+            let row = (key(desk, rows.len() as u32), vec![rows.len() as u8; 3_000]);
+            store.newest.set(row.0, Body::Is(&row.1));
+            rows.insert(row.0, row.1);
+            if store.transact(|store, connection| store.fold_all(connection, None)).is_err() {
+                break before;
+            }
+            store.forget_journal();
+        };
+        drop(store);
+        let after_cut = |dice: &mut Dice| {
+            let image = disk.cut(dice);
+            let folder = Folder::new();
+            image.write(folder.0.path());
+            let found = everything(&mut folder.open()).unwrap().1;
+            (found, image.what)
+        };
+        let mut dice = Dice(after);
+        let mut lost = 0;
+        for _ in 0..20 {
+            let (found, what) = after_cut(&mut dice);
+            assert!(found == rows || found == one_less, "{after}: {what}");
+            lost += usize::from(found == one_less);
+        }
+        assert!(lost > 0, "{after}");
+        // Once it is opened nothing of what is there goes any more, whatever is written to the log and copied back out of it.
+        let mut store = folder.open();
+        let found = everything(&mut store).unwrap().1;
+        assert!(
+            found == rows || (found == one_less && after == 0),
+            "{after}: only the log's head is synced before it is whole"
+        );
+        rows = found;
+        for step in 0..4 {
+            store.log_limit = if step % 2 == 0 { 0 } else { 1 << 20 };
+            for _ in 0..10 {
+                let (found, what) = after_cut(&mut dice);
+                assert_eq!(found, rows, "{after} {step}: {what}");
+                images += 1;
+            }
+            store.newest.set(key(desk, 100 + step), Body::Is(b"more"));
+            rows.insert(key(desk, 100 + step), b"more".to_vec());
+            store.transact(|store, connection| store.fold_all(connection, None)).unwrap();
+            store.forget_journal();
+        }
+    }
+    println!("{images} images of power cuts");
+}
+
 #[test]
 fn nothing_is_on_disk_in_the_clear() {
     let folder = Folder::new();
@@ -1187,7 +1253,7 @@ fn history(disk: &Disk, folder: &Folder, dice: &mut Dice) -> Vec<(usize, Held)> 
     let mut store = folder.open();
     let mut held = vec![(disk.now(), everything(&mut store).unwrap())];
     for step in 0..40_u8 {
-        store.journal_limit = 30_000;
+        store.fold_at(30_000);
         let accounts = store.accounts().unwrap();
         match dice.below(12) {
             0 => drop(account(&mut store, &step.to_string())),
@@ -1262,7 +1328,8 @@ fn every_call_to_the_disk_can_fail() {
         (Call::Write, Failure::Full, "no room on its disk"),
         (Call::Write, Failure::ReadOnly, "is read-only"),
         (Call::Sync, Failure::Io, "a disk that fails"),
-        (Call::Sync, Failure::Full, "no room on its disk"),
+        // The journal's disk has no room, and SQLite's fails.
+        (Call::Sync, Failure::Full, " disk"),
         (Call::Truncate, Failure::Io, "a disk that fails"),
     ];
     let (mut failures, mut images) = (0, 0);
@@ -1271,17 +1338,17 @@ fn every_call_to_the_disk_can_fail() {
             for after in 0.. {
                 let folder = Folder::new();
                 let mut store = folder.open();
-                store.journal_limit = 24_000;
+                store.fold_at(24_000);
                 let desk = account(&mut store, "desk");
                 store.commit(puts((0..40).map(|i| (key(desk, i), &[1; 100][..])))).unwrap();
                 drop(store);
                 let disk = Disk::watch(folder.0.path());
                 let mut store = folder.open();
-                store.journal_limit = 24_000;
+                store.fold_at(24_000);
                 let mut rows = everything(&mut store).unwrap().1;
                 disk.fail(Some(Fault { call, after, failure, lasting }));
                 let mut tried = None;
-                for step in 2..6_u8 {
+                for step in 2..14_u8 {
                     let next: Vec<_> = (0..30).map(|i| (key(desk, i * u32::from(step)), vec![step; 150])).collect();
                     match store.commit(puts(next.iter().map(|(key, body)| (*key, &body[..])))) {
                         Ok(()) => rows.extend(next),
@@ -1310,22 +1377,31 @@ fn every_call_to_the_disk_can_fail() {
                 failures += 1;
                 let mut with = rows.clone();
                 with.extend(tried.into_iter().flatten());
-                // The machine goes on.
-                let mut store = folder.open();
-                let mut more = everything(&mut store).unwrap().1;
-                assert!(more == rows || more == with, "{call:?} {failure:?} {lasting} {after}: half a batch");
-                more.insert(key(desk, 7_777), b"more".to_vec());
-                store.commit(puts([(key(desk, 7_777), &b"more"[..])])).unwrap();
                 let mut dice = Dice(after);
+                let what = format!("{call:?} {failure:?} {lasting} {after}");
+                let mut more = None;
+                if (after % 2 == 0) == lasting {
+                    // The machine goes on.
+                    let mut store = folder.open();
+                    let mut found = everything(&mut store).unwrap().1;
+                    assert!(found == rows || found == with, "{what}: half a batch");
+                    found.insert(key(desk, 7_777), b"more".to_vec());
+                    store.commit(puts([(key(desk, 7_777), &b"more"[..])])).unwrap();
+                    more = Some(found);
+                } else {
+                    // It does not come far.
+                    let (call, after) = (Call::Change, dice.below(8) as u64);
+                    disk.fail(Some(Fault { call, after, failure: Failure::PowerCut, lasting: true }));
+                    drop(open(&folder.path()));
+                }
                 for _ in 0..4 {
                     let image = disk.cut(&mut dice);
                     let after_cut = Folder::new();
                     image.write(after_cut.0.path());
-                    let mut store = open(&after_cut.path()).unwrap_or_else(|error| {
-                        panic!("{call:?} {failure:?} {lasting} {after} {}: {error}", image.what)
-                    });
+                    let what = format!("{what}: cut, {}", image.what);
+                    let mut store = open(&after_cut.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
                     let found = everything(&mut store).unwrap().1;
-                    assert!(found == more, "{call:?} {failure:?} {lasting} {after}: cut, {}", image.what);
+                    assert!(more.as_ref().map_or(found == rows || found == with, |more| found == *more), "{what}");
                     images += 1;
                 }
             }
@@ -1442,7 +1518,7 @@ fn a_migration_is_done_in_whole_or_not_at_all() {
         store.close().unwrap();
     });
     println!("{images} images of a migration, {older} before and {newer} after");
-    assert!(older > 10 && newer > 10, "{older} {newer}");
+    assert!(older > 5 && newer > 10, "{older} {newer}");
 }
 
 #[test]
