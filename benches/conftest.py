@@ -45,9 +45,11 @@ class Sizes:
     idle_sessions: int = 1_000_000
     # Of a kernel, in a round: each takes milliseconds.
     samples: int = 25
+    # Calls for all rows until both files of a store's journal have been written through.
+    journal_calls: int = 100
 
 
-QUICK = Sizes(rows=1_000, rounds=3, peer_rows=50, idle_sessions=20_000, samples=3)
+QUICK = Sizes(rows=1_000, rounds=3, peer_rows=50, idle_sessions=20_000, samples=3, journal_calls=1)
 
 sizes_key = pytest.StashKey[Sizes]()
 results_key = pytest.StashKey[list[report.Result]]()

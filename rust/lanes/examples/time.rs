@@ -101,7 +101,12 @@ fn main() {
     };
 
     time("warm: chain::StepToKeys<80>", 20, &mut |backend| {
-        backend.run_in_lanes(chain::StepToKeys { chains: black_box(&mut *chains), info, out: message_keys });
+        backend.run_in_lanes(chain::StepToKeys {
+            chains: black_box(&mut *chains),
+            seeds: &mut [],
+            info,
+            out: message_keys,
+        });
     });
     time("warm: cbc::Encrypt, 272 bytes", 20, &mut |backend| {
         let mut rows = texts.each_mut().map(|row| &mut row[..]);

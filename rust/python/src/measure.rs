@@ -113,7 +113,7 @@ fn hkdf(backend: Backend) -> f64 {
 fn chain(backend: Backend) -> f64 {
     const INFO: &hkdf::Info = &hkdf::Info::new(b"WhisperMessageKeys");
     timed(backend, (filled::<32>(1), filled::<80>(0)), |backend, (chains, out)| {
-        backend.run(chain::StepToKeys { chains, info: INFO, out });
+        backend.run(chain::StepToKeys { chains, seeds: &mut [], info: INFO, out });
     })
 }
 

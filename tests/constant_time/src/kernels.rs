@@ -183,9 +183,9 @@ fn message_keys(given: &mut Given) -> Outputs {
 }
 
 fn step_to_keys(given: &mut Given) -> Outputs {
-    let (mut chains, mut out) = (given.secrets::<32>(), [[0; 48]; ROWS]);
-    given.run(chain::StepToKeys { chains: &mut chains, info: &INFO, out: &mut out });
-    Outputs { secret: [chains.concat(), out.concat()].concat(), public: Vec::new() }
+    let (mut chains, mut seeds, mut out) = (given.secrets::<32>(), [[0; 32]; ROWS], [[0; 48]; ROWS]);
+    given.run(chain::StepToKeys { chains: &mut chains, seeds: &mut seeds, info: &INFO, out: &mut out });
+    Outputs { secret: [chains.concat(), seeds.concat(), out.concat()].concat(), public: Vec::new() }
 }
 
 fn cbc_encrypt(given: &mut Given) -> Outputs {

@@ -234,12 +234,9 @@ impl<'a> Run<'a> {
             for (chain, next) in chains.iter_mut().zip(tile.iter()) {
                 *chain = *next.chain.key.expose();
             }
-            let (n, chains) = (tile.len(), &mut chains[..tile.len()]);
-            let keys = if keeps {
-                tile::step_to_seeds_and_keys(backend, chains, &mut seeds[..n])
-            } else {
-                tile::step_to_keys(backend, chains)
-            };
+            let n = tile.len();
+            let (chains, kept) = (&mut chains[..n], if keeps { n } else { 0 });
+            let keys = tile::step_to_keys(backend, chains, &mut seeds[..kept]);
             for (chain, next) in chains.iter().zip(tile.iter_mut()) {
                 *next.chain.key.expose_mut() = *chain;
                 next.chain.index += 1;

@@ -236,7 +236,7 @@ impl Run<'_> {
         for (chain, &at) in column.iter_mut().zip(at) {
             *chain = *senders[self.rows[at as usize].sender as usize].view.chain.key.expose();
         }
-        let keys = tile::step_to_keys(backend, &mut column[..n]);
+        let keys = tile::step_to_keys(backend, &mut column[..n], &mut []);
         for (next, &at) in column.iter().zip(at) {
             let chain = &mut senders[self.rows[at as usize].sender as usize].view.chain;
             *chain.key.expose_mut() = *next;

@@ -170,17 +170,11 @@ pub(crate) fn message_keys(backend: Backend, seeds: &[[u8; 32]]) -> TileKeys {
     split_keys(&bytes[..seeds.len()])
 }
 
-/// Moves a tile's chain keys one message on, and gives the messages' keys: a step whose seeds nobody else needs.
-pub(crate) fn step_to_keys(backend: Backend, chains: &mut [[u8; 32]]) -> TileKeys {
+/// Moves a tile's chain keys one message on, and gives the messages' keys, and their seeds where there is room for them.
+pub(crate) fn step_to_keys(backend: Backend, chains: &mut [[u8; 32]], seeds: &mut [[u8; 32]]) -> TileKeys {
     let (mut bytes, n) = (column::<MESSAGE_KEY_BYTES>(), chains.len());
-    backend.run(chain::StepToKeys { chains, info: MESSAGE_KEY_INFO, out: &mut bytes[..n] });
+    backend.run(chain::StepToKeys { chains, seeds, info: MESSAGE_KEY_INFO, out: &mut bytes[..n] });
     split_keys(&bytes[..n])
-}
-
-/// The same where the seeds are kept, too.
-pub(crate) fn step_to_seeds_and_keys(backend: Backend, chains: &mut [[u8; 32]], seeds: &mut [[u8; 32]]) -> TileKeys {
-    backend.run(chain::Step { chains, seeds: &mut *seeds });
-    message_keys(backend, seeds)
 }
 
 fn split_keys(bytes: &[[u8; MESSAGE_KEY_BYTES]]) -> TileKeys {

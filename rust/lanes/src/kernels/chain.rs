@@ -34,10 +34,13 @@ pub struct MessageKeys<'a, const N: usize> {
     pub out: &'a mut [[u8; N]],
 }
 
-/// [`Step`] and [`MessageKeys`] in one: the seed never leaves its lane.
+/// [`Step`] and [`MessageKeys`] in one: a seed is never laid out for the second, and where nobody keeps it never leaves its
+/// lane.
 pub struct StepToKeys<'a, const N: usize> {
     /// Chain keys, replaced.
     pub chains: &'a mut [[u8; 32]],
+    /// The seeds in between: of every row or, empty, of none.
+    pub seeds: &'a mut [[u8; 32]],
     /// The label, laid out.
     pub info: &'a Info,
     /// The keys.
@@ -87,10 +90,14 @@ impl<const N: usize> StepToKeys<'_, N> {
     #[inline(always)]
     fn run<I: Words>(self, isa: I) {
         rows([self.chains.len(), self.out.len()]);
+        assert!(self.seeds.is_empty() || self.seeds.len() == self.out.len(), "seeds of all rows, or of none");
         let mut tile = Tile::new(isa);
-        let chains = self.chains.chunks_mut(I::AT_ONCE);
+        let (chains, mut seeds) = (self.chains.chunks_mut(I::AT_ONCE), self.seeds.chunks_mut(I::AT_ONCE));
         for (chains, out) in chains.zip(self.out.chunks_mut(I::AT_ONCE)) {
             step(isa, &mut tile, chains);
+            if let Some(seeds) = seeds.next() {
+                tile.store(isa, seeds, 0);
+            }
             message_keys(isa, &mut tile, self.info, out);
         }
         tile.wipe(isa);

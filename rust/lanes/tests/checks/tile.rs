@@ -30,7 +30,7 @@ pub(crate) fn words<S: Shape>(mut done: impl FnMut(&'static str, Tally)) {
     });
     count("chain::Step", &mut || chain::Step { chains: &mut chains, seeds: &mut seeds }.in_lanes(isa));
     count("chain::StepToKeys<80>", &mut || {
-        chain::StepToKeys { chains: &mut chains, info, out: &mut message_keys }.in_lanes(isa);
+        chain::StepToKeys { chains: &mut chains, seeds: &mut [], info, out: &mut message_keys }.in_lanes(isa);
     });
     count("chain::MessageKeys<80>", &mut || {
         chain::MessageKeys { seeds: &seeds, info, out: &mut message_keys }.in_lanes(isa);

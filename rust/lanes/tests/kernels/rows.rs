@@ -147,15 +147,28 @@ fn chain_steps_to_keys(on: &impl Runs) {
 
 fn step_to_keys_of<const N: usize>(on: &impl Runs, info: &'static [u8]) {
     let mut random = Random(12);
+    let info_laid_out = &hkdf::Info::new(info);
     for n in SIZES {
         let before: Vec<[u8; 32]> = random.arrays(n);
-        let mut chains = Canaries::of(&before, [0xa5; 32]);
-        let mut out = Canaries::new(n, [0x5a; N]);
-        on.run(chain::StepToKeys { chains: chains.rows(), info: &hkdf::Info::new(info), out: out.rows() });
-        for ((before, chain), out) in before.iter().zip(chains.check()).zip(out.check()) {
-            let mut expected = [0; N];
-            derived(&[0; 32], &code(before, &[&[1]]), info, &mut expected);
-            assert_eq!((chain, out), (code(before, &[&[2]]), expected));
+        for seeds_kept in [0, n] {
+            let mut chains = Canaries::of(&before, [0xa5; 32]);
+            let mut seeds = Canaries::new(seeds_kept, [0xa5; 32]);
+            let mut out = Canaries::new(n, [0x5a; N]);
+            on.run(chain::StepToKeys {
+                chains: chains.rows(),
+                seeds: seeds.rows(),
+                info: info_laid_out,
+                out: out.rows(),
+            });
+            let expected_seeds: Vec<[u8; 32]> = before.iter().map(|before| code(before, &[&[1]])).collect();
+            for (((before, seed), chain), out) in
+                before.iter().zip(&expected_seeds).zip(chains.check()).zip(out.check())
+            {
+                let mut expected = [0; N];
+                derived(&[0; 32], seed, info, &mut expected);
+                assert_eq!((chain, out), (code(before, &[&[2]]), expected));
+            }
+            assert!(seeds.check().into_iter().eq(expected_seeds.into_iter().take(seeds_kept)));
         }
     }
 }
