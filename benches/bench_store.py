@@ -185,8 +185,8 @@ def bench_receive(versus: Versus, sizes: Sizes, in_memory: Batches, tmp_path: Pa
             opened.append((in_memory, in_memory.open_answers(answers, acknowledge=False)))
             return sizes.rows
 
-        # A gateway writes over what its journal's files have, as is done beside it. In the first round they grow, and their
-        # file system has that to write down too.
+        # A gateway writes over what its journal's files have, as is done beside it. In the first round
+        # they grow, and their file system has that to write down too.
         for _ in range(sizes.journal_calls):
             ours(prepare())
         with bare_writes(tmp_path / "bare", durable.size * RECEIVED_ROW) as write:
