@@ -121,10 +121,8 @@ impl Syncer {
 
     /// Waits for the sync of the same file that was begun; where none was, does it.
     pub(super) fn end(&mut self, file: &mut File) -> io::Result<()> {
-        match self.thread.as_ref().filter(|_| take(&mut self.begun)) {
-            Some(thread) => thread.answered.recv().map_err(io::Error::other)??,
-            None => file.file.sync_data()?,
-        }
+        let Some(thread) = self.thread.as_ref().filter(|_| take(&mut self.begun)) else { return file.sync() };
+        thread.answered.recv().map_err(io::Error::other)??;
         file.sync_name()
     }
 }
