@@ -7,7 +7,8 @@ use core::ops::{Add, BitAnd, BitXor, Sub};
 
 /// What an instruction set offers for numbers of more than one word.
 pub trait Limbs: Words {
-    /// Whether it multiplies 52 bits by 52 ([`Limb::madd52_low`]); else 32 by 32 ([`Limb::mul32`]).
+    /// Whether it multiplies 52 bits by 52 ([`Limb::madd52_low`]); else doubles ([`Limb::madd51_low`]), and 32 bits by 32
+    /// ([`Limb::mul32`]).
     const MADD52: bool;
     /// Rows of half a group, which a vector has a limb of each of.
     const ROWS: usize = Self::WIDTH / 2;
@@ -51,6 +52,20 @@ pub trait Limb: Copy + Add<Output = Self> + Sub<Output = Self> + BitAnd<Output =
     /// `self` plus the bits of the product above those.
     #[must_use]
     fn madd52_high(self, a: Self, b: Self) -> Self;
+
+    /// `self` plus the product of a number of at most 52 bits with a factor, which has no more bits than that either.
+    #[inline(always)]
+    #[must_use]
+    fn plus52(self, number: Self, factor: u64) -> Self {
+        self.madd52_low(number, self.fill(factor))
+    }
+    /// The low 52 bits, to be multiplied 52 bits by 52 or chosen between, and nothing else: an instruction set that reads no
+    /// more leaves the others where they are.
+    #[inline(always)]
+    #[must_use]
+    fn factor52(self) -> Self {
+        self.low(52)
+    }
 
     /// What [`Limb::madd51_low`] and [`Limb::madd51_high`] add besides, modulo 2^64: a sum begins below zero by as much.
     const ABOVE51: [u64; 2];

@@ -263,10 +263,11 @@ impl<I: Isa> Part<I> for Ladder<I> {
     #[inline(always)]
     fn run(self, _: I) -> (I::Field, I::Field) {
         let Self { scalar, highest, lowest, u } = self;
-        let one = I::Field::fill(scalar[0], 1).loose();
+        let unit = I::Field::fill(scalar[0], 1);
+        let one = unit.loose();
         // P and Q differ by the point; the one that holds the next bit's side is doubled.
         let mut p = double(I::Field::carry(u.loose() + one), I::Field::carry(u.loose() - one));
-        let mut q = (u.loose(), one);
+        let mut q = (u.mul_above(unit), one);
         let mut previous = scalar[0].fill(1);
         for t in (lowest..highest).rev() {
             let bit = scalar[t / 64].shr(t as u32 % 64) & scalar[0].fill(1);
@@ -274,25 +275,26 @@ impl<I: Isa> Part<I> for Ladder<I> {
             previous = bit;
         }
         // The side of the lowest bit was doubled last: it is P where that bit is 0.
-        let mut x = I::Field::choose(previous, I::Field::carry(q.0), I::Field::carry(p.0));
+        let mut x = I::Field::choose(previous, I::Field::carry(q.0.into()), I::Field::carry(p.0.into()));
         let mut z = I::Field::choose(previous, I::Field::carry(q.1), I::Field::carry(p.1));
         for _ in 0..lowest {
             let doubled = double(I::Field::carry(x.loose() + z.loose()), I::Field::carry(x.loose() - z.loose()));
-            (x, z) = (I::Field::carry(doubled.0), I::Field::carry(doubled.1));
+            (x, z) = (I::Field::carry(doubled.0.into()), I::Field::carry(doubled.1));
         }
         (x, z)
     }
 }
 
-type Ratio<F> = (<F as Field>::Loose, <F as Field>::Loose);
+/// X and Z.
+type Ratio<F> = (<F as Field>::Above, <F as Field>::Loose);
 
 /// `(2P, P + Q)`, or `(2Q, P + Q)` where `swap` is 1. The sum is the same either way, so only the doubling is picked.
 #[inline(always)]
 fn step<F: Field>(swap: F::Limb, p: Ratio<F>, q: Ratio<F>, u: F) -> (Ratio<F>, Ratio<F>) {
-    let (a, b) = (F::carry(p.0 + p.1), F::carry(p.0 - p.1));
-    let (c, d) = (F::carry(q.0 + q.1), F::carry(q.0 - q.1));
-    let (da, cb) = (d.mul(a), c.mul(b));
-    let x = F::carry(da + cb).square();
+    let (a, b) = (F::carry(p.0.into() + p.1), F::carry(p.0 - p.1));
+    let (c, d) = (F::carry(q.0.into() + q.1), F::carry(q.0 - q.1));
+    let (da, cb) = (d.mul_above(a), c.mul(b));
+    let x = F::carry(da.into() + cb).square_above();
     let z = u.mul(F::carry(F::carry(da - cb).square()));
     (double(F::choose(swap, c, a), F::choose(swap, d, b)), (x, z))
 }
@@ -300,7 +302,7 @@ fn step<F: Field>(swap: F::Limb, p: Ratio<F>, q: Ratio<F>, u: F) -> (Ratio<F>, R
 /// 2P from X + Z and X − Z.
 #[inline(always)]
 fn double<F: Field>(sum: F, difference: F) -> Ratio<F> {
-    let (aa, bb) = (sum.square(), difference.square());
+    let (aa, bb) = (sum.square_above(), difference.square());
     let e = F::carry(aa - bb);
-    (F::carry(aa).mul(F::carry(bb)), e.mul(F::carry(aa + e.scale(121_665))))
+    (F::carry(aa.into()).mul_above(F::carry(bb)), e.mul(F::carry(e.scaled(121_665, aa.into()))))
 }

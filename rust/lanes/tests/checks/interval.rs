@@ -183,6 +183,20 @@ impl<S: Shape> Limb for Interval<S> {
         let [least, most] = a.product(b, 52);
         Self::exact(self.least.checked_add((least >> 52) as u64), self.most.checked_add((most >> 52) as u64))
     }
+    #[inline(never)]
+    fn plus52(self, number: Self, factor: u64) -> Self {
+        one(Kind::Madd52);
+        assert!(S::MADD52, "an instruction that is not there");
+        let [least, most] = number.product(self.fill(factor), 52);
+        assert!(most >> 52 == 0, "{number:x?} times {factor} has more than 52 bits");
+        Self::exact(self.least.checked_add(least as u64), self.most.checked_add(most as u64))
+    }
+    /// An instruction set with this multiplication does nothing here.
+    #[inline(never)]
+    fn factor52(self) -> Self {
+        assert!(S::MADD52, "an instruction that is not there");
+        if left_out(What::Mask) || self.most >> 52 == 0 { self } else { Self::new(0, (1 << 52) - 1) }
+    }
     const ABOVE51: [u64; 2] = S::ABOVE51;
     #[inline(never)]
     fn madd51_low(self, a: Self, b: Self) -> Self {

@@ -2,10 +2,10 @@
 
 use crate::interval::Interval;
 use interlane_lanes::isa::Field;
-use interlane_lanes::isa::field25519::radix25::{self, Fe25};
-use interlane_lanes::isa::field25519::radix51::{self, Fe51};
+use interlane_lanes::isa::field25519::radix51::{self, Fe51, Loose51};
+use interlane_lanes::isa::field25519::radix52::{self, Fe52, Loose52};
 use std::fmt::Debug;
-use std::ops::IndexMut;
+use std::ops::{Add, IndexMut, Sub};
 
 /// What one chooses.
 pub(crate) trait Shape: Copy + PartialEq + Debug + 'static {
@@ -19,11 +19,14 @@ pub(crate) trait Shape: Copy + PartialEq + Debug + 'static {
     const ABOVE51: [u64; 2];
     /// Whether a table of eight limbs is looked up in by one instruction.
     const LOOKS_UP: bool;
-    type Field: Field<Limb = Interval<Self>>;
-    /// What even and odd limbs of an element are below.
-    const TIGHT: [u64; 2];
+    type Field: Field<Limb = Interval<Self>, Loose = Self::Loose>;
+    type Loose: Copy + Add<Output = Self::Loose> + Sub<Output = Self::Loose>;
+    /// Of these limbs.
+    fn loose(limbs: [Interval<Self>; 5]) -> Self::Loose;
+    /// What limbs of an element are below.
+    const TIGHT: [u64; 5];
     /// What those of a product are below.
-    const PRODUCT: [u64; 2];
+    const PRODUCT: [u64; 5];
 }
 
 /// 16 words, 8 limbs, IFMA.
@@ -42,9 +45,13 @@ impl Shape for Avx512 {
     const MADD52: bool = true;
     const ABOVE51: [u64; 2] = [0; 2];
     const LOOKS_UP: bool = true;
-    type Field = Fe51<Interval<Self>>;
-    const TIGHT: [u64; 2] = [radix51::TIGHT; 2];
-    const PRODUCT: [u64; 2] = [radix51::PRODUCT; 2];
+    type Field = Fe52<Interval<Self>>;
+    type Loose = Loose52<Interval<Self>>;
+    fn loose(limbs: [Interval<Self>; 5]) -> Self::Loose {
+        Loose52(limbs)
+    }
+    const TIGHT: [u64; 5] = radix52::TIGHT;
+    const PRODUCT: [u64; 5] = radix52::PRODUCT;
 }
 
 /// 8 words, 4 limbs, doubles and FMA; SHA-256 is computed from words.
@@ -65,12 +72,16 @@ impl Shape for Avx2 {
     const ABOVE51: [u64; 2] =
         [(3.0 * (1_u64 << 51) as f64).to_bits(), ((1_u64 << 52) as f64 * (1_u64 << 51) as f64).to_bits()];
     const LOOKS_UP: bool = false;
-    type Field = Fe51<Interval<Self>, true>;
-    const TIGHT: [u64; 2] = [radix51::TIGHT; 2];
-    const PRODUCT: [u64; 2] = [radix51::PRODUCT; 2];
+    type Field = Fe51<Interval<Self>>;
+    type Loose = Loose51<Interval<Self>>;
+    fn loose(limbs: [Interval<Self>; 5]) -> Self::Loose {
+        Loose51(limbs)
+    }
+    const TIGHT: [u64; 5] = radix51::TIGHT;
+    const PRODUCT: [u64; 5] = radix51::PRODUCT;
 }
 
-/// 4 words, 2 limbs, 32 bits by 32; SHA-256 is computed from words.
+/// 4 words, 2 limbs, doubles and FMA; SHA-256 is computed from words.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Neon;
 
@@ -84,9 +95,13 @@ impl Shape for Neon {
         [item; 4]
     }
     const MADD52: bool = false;
-    const ABOVE51: [u64; 2] = [0; 2];
+    const ABOVE51: [u64; 2] = Avx2::ABOVE51;
     const LOOKS_UP: bool = false;
-    type Field = Fe25<Interval<Self>>;
-    const TIGHT: [u64; 2] = radix25::TIGHT;
-    const PRODUCT: [u64; 2] = radix25::PRODUCT;
+    type Field = Fe51<Interval<Self>>;
+    type Loose = Loose51<Interval<Self>>;
+    fn loose(limbs: [Interval<Self>; 5]) -> Self::Loose {
+        Loose51(limbs)
+    }
+    const TIGHT: [u64; 5] = radix51::TIGHT;
+    const PRODUCT: [u64; 5] = radix51::PRODUCT;
 }

@@ -1,7 +1,7 @@
 //! What every test runs on: the backends of this machine, the crates that a lesser CPU gets, and an instruction set of four
 //! lanes that no CPU has, to show that no kernel depends on a width.
 
-use interlane_lanes::isa::field25519::radix25::Fe25;
+use interlane_lanes::isa::field25519::radix52::Fe52;
 use interlane_lanes::isa::{Backend, Kernel, Lanes, Limb, Limbs, Part, Pieces, Portable, Words};
 use std::ops::{Add, BitAnd, BitXor, Sub};
 
@@ -248,15 +248,15 @@ impl Words for Wide {
     }
 }
 
-/// Two limbs, of 32 bits by 32 as AVX2 multiplies them. What `bounds` proves for all inputs is looked at here for some:
+/// Two limbs, of 52 bits by 52 as IFMA multiplies them. What `bounds` proves for all inputs is looked at here for some:
 /// nothing may overflow.
 #[derive(Clone, Copy)]
 pub(crate) struct Two([u64; 2]);
 
 impl Limbs for Wide {
-    const MADD52: bool = false;
+    const MADD52: bool = true;
     type U64 = Two;
-    type Field = Fe25<Two>;
+    type Field = Fe52<Two>;
 
     fn splat_limb(self, limb: u64) -> Two {
         Two([limb; 2])
@@ -303,6 +303,15 @@ impl BitXor for Two {
     }
 }
 
+impl Two {
+    fn product52(self, other: Self, half: impl Fn(u128) -> u128) -> Self {
+        Self(std::array::from_fn(|lane| {
+            assert!(self.0[lane] >> 52 == 0 && other.0[lane] >> 52 == 0, "52 bits");
+            half(u128::from(self.0[lane]) * u128::from(other.0[lane])) as u64
+        }))
+    }
+}
+
 impl Limb for Two {
     fn fill(self, limb: u64) -> Self {
         Self([limb; 2])
@@ -333,18 +342,20 @@ impl Limb for Two {
             self.0[lane] * other.0[lane]
         }))
     }
-    fn madd52_low(self, _: Self, _: Self) -> Self {
-        unreachable!("32 bits by 32")
+    #[inline(never)]
+    fn madd52_low(self, a: Self, b: Self) -> Self {
+        self + a.product52(b, |product| product & ((1 << 52) - 1))
     }
-    fn madd52_high(self, _: Self, _: Self) -> Self {
-        unreachable!("32 bits by 32")
+    #[inline(never)]
+    fn madd52_high(self, a: Self, b: Self) -> Self {
+        self + a.product52(b, |product| product >> 52)
     }
     const ABOVE51: [u64; 2] = [0; 2];
     fn madd51_low(self, _: Self, _: Self) -> Self {
-        unreachable!("32 bits by 32")
+        unreachable!("52 bits by 52")
     }
     fn madd51_high(self, _: Self, _: Self) -> Self {
-        unreachable!("32 bits by 32")
+        unreachable!("52 bits by 52")
     }
 }
 

@@ -15,7 +15,7 @@ pub struct U64x4(__m256i);
 impl Limbs for Avx2 {
     const MADD52: bool = false;
     type U64 = U64x4;
-    type Field = Fe51<U64x4, true>;
+    type Field = Fe51<U64x4>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x4 {

@@ -2,7 +2,7 @@
 
 use super::Avx512;
 use super::words::U32x16;
-use crate::isa::field25519::radix51::Fe51;
+use crate::isa::field25519::radix52::Fe52;
 use crate::isa::{Eight, Limb, Limbs, Pieces};
 use core::arch::x86_64::*;
 use core::ops::{Add, BitAnd, BitXor, Sub};
@@ -14,7 +14,7 @@ pub struct U64x8(__m512i);
 impl Limbs for Avx512 {
     const MADD52: bool = true;
     type U64 = U64x8;
-    type Field = Fe51<U64x8>;
+    type Field = Fe52<U64x8>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x8 {
@@ -98,6 +98,10 @@ impl Limb for U64x8 {
     op!(mul32(other) = _mm512_mul_epu32);
     op!(madd52_low(a, b) = _mm512_madd52lo_epu64);
     op!(madd52_high(a, b) = _mm512_madd52hi_epu64);
+    #[inline(always)]
+    fn factor52(self) -> Self {
+        self
+    }
     const ABOVE51: [u64; 2] = [0; 2];
     #[inline(always)]
     fn madd51_low(self, _: Self, _: Self) -> Self {

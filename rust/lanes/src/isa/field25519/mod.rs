@@ -1,13 +1,14 @@
 //! GF(2^255 − 19) of each row: what curves need of a representation.
 //!
-//! Two provide it: [`radix51`] for instruction sets that multiply 52 bits by 52, [`radix25`] for those that multiply 32 by
-//! 32. An instruction set names the one that suits its multiplier.
+//! Two provide it: [`radix52`] for instruction sets that multiply 52 bits by 52, [`radix51`] for those that multiply doubles.
+//! An instruction set names the one that suits its multiplier.
 
 use super::limbs::{Eight, Limb};
 use core::ops::{Add, Sub};
+use std::sync::OnceLock;
 
-pub mod radix25;
 pub mod radix51;
+pub mod radix52;
 
 /// An element in each lane, reduced enough to be multiplied. Products and their sums are `Loose` until carried.
 pub trait Field: Copy {
@@ -15,6 +16,9 @@ pub trait Field: Copy {
     type Limb: Limb;
     /// A product, the sum of two, or the difference of two (the one taken away being a product, not a sum).
     type Loose: Copy + Add<Output = Self::Loose> + Sub<Output = Self::Loose>;
+    /// A product that begins so far above zero that another product can be taken from it as it is, which saves an addition a
+    /// limb. It cannot be taken away itself.
+    type Above: Copy + Into<Self::Loose> + Sub<Self::Loose, Output = Self::Loose>;
     /// Limbs of an element.
     const LIMBS: usize;
 
@@ -28,8 +32,12 @@ pub trait Field: Copy {
     fn mul(self, other: Self) -> Self::Loose;
     /// The square.
     fn square(self) -> Self::Loose;
-    /// Product with a constant below 2^17.
-    fn scale(self, constant: u64) -> Self::Loose;
+    /// The product, to take another from.
+    fn mul_above(self, other: Self) -> Self::Above;
+    /// The square, to take a product from.
+    fn square_above(self) -> Self::Above;
+    /// The product with a constant below 2^17, and a sum of two products at the most.
+    fn scaled(self, constant: u64, plus: Self::Loose) -> Self::Loose;
     /// The same element.
     fn loose(self) -> Self::Loose;
     /// Reduced enough to be multiplied.
@@ -40,6 +48,8 @@ pub trait Field: Copy {
     fn lookup(index: Self::Limb, table: &[Eight]) -> Self;
     /// One of its limbs.
     fn limb(self, i: usize) -> Self::Limb;
+    /// Where the table of the base point is kept in limbs of this radix.
+    fn base_table() -> &'static OnceLock<Vec<Eight>>;
 
     /// The product, reduced.
     #[inline(always)]
@@ -70,10 +80,4 @@ pub trait Field: Copy {
         // Below 2^35.
         (halves + halves.fill((1 << 35) - 1)).shr(35) ^ halves.fill(1)
     }
-}
-
-/// Times 19, to fold what is above 2^255.
-#[inline(always)]
-fn times19<V: Limb>(limb: V) -> V {
-    limb + limb.shl(1) + limb.shl(4)
 }

@@ -1,19 +1,19 @@
-//! Five limbs in radix 2^51, for instruction sets that multiply and add 52 bits, or doubles of 53.
+//! Five limbs in radix 2^51, for instruction sets that multiply doubles, of 53 bits, and add with one rounding.
 //!
-//! A product of limbs is taken in two parts. IFMA gives the low 52 bits and the rest, which counts twice in the next limb. By
-//! doubles (`NEAREST`) it is split at the nearest multiple of 2^51, so that the rest counts once but the low part may be
-//! negative: sums begin at a multiple of `p` that leaves them above zero.
+//! A product of limbs is split at the nearest multiple of 2^51, so that the low part may be negative: sums begin at a
+//! multiple of `p` that leaves them above zero.
 //!
 //! Limbs of `Fe51` are below `TIGHT`, of a product below `PRODUCT`, of what is carried below 5 * `PRODUCT`.
 
-use super::{Field, times19};
+use super::Field;
 use crate::isa::{Eight, Limb};
 use core::ops::{Add, Sub};
+use std::sync::OnceLock;
 
 /// What limbs of an element are below.
-pub const TIGHT: u64 = (1 << 51) + (19 << 12);
+pub const TIGHT: [u64; 5] = [(1 << 51) + (19 << 12); 5];
 /// What limbs of a product are below.
-pub const PRODUCT: u64 = ((1 << 51) - 19) << 9;
+pub const PRODUCT: [u64; 5] = [((1 << 51) - 19) << 9; 5];
 const MASK: u64 = (1 << 51) - 1;
 /// What the sums of a product by doubles are above zero by, each.
 const START: u64 = 1 << 53;
@@ -25,10 +25,13 @@ const fn p(i: usize) -> u64 {
 
 /// An element in each lane.
 #[derive(Clone, Copy, Debug)]
-pub struct Fe51<V, const NEAREST: bool = false>([V; 5]);
+pub struct Fe51<V>([V; 5]);
 /// A product, or the sum or difference of two, in each lane.
 #[derive(Clone, Copy, Debug)]
-pub struct Loose51<V>([V; 5]);
+pub struct Loose51<V>(pub [V; 5]);
+/// A product that began 512 p higher, in each lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Above51<V>(Loose51<V>);
 
 impl<V: Limb> Add for Loose51<V> {
     type Output = Self;
@@ -53,9 +56,29 @@ impl<V: Limb> Sub for Loose51<V> {
     }
 }
 
-impl<V: Limb, const NEAREST: bool> Field for Fe51<V, NEAREST> {
+impl<V: Limb> Sub<Loose51<V>> for Above51<V> {
+    type Output = Loose51<V>;
+    #[inline(always)]
+    fn sub(self, other: Loose51<V>) -> Loose51<V> {
+        let Loose51(mut z) = self.0;
+        for i in 0..5 {
+            z[i] = z[i] - other.0[i];
+        }
+        Loose51(z)
+    }
+}
+
+impl<V> From<Above51<V>> for Loose51<V> {
+    #[inline(always)]
+    fn from(above: Above51<V>) -> Self {
+        above.0
+    }
+}
+
+impl<V: Limb> Field for Fe51<V> {
     type Limb = V;
     type Loose = Loose51<V>;
+    type Above = Above51<V>;
     const LIMBS: usize = 5;
     #[inline(always)]
     fn unpack([a, b, c, d]: [V; 4]) -> Self {
@@ -95,29 +118,30 @@ impl<V: Limb, const NEAREST: bool> Field for Fe51<V, NEAREST> {
     }
     #[inline(always)]
     fn mul(self, other: Self) -> Loose51<V> {
-        if NEAREST { mul_nearest(self.0, other.0) } else { mul(self.0, other.0) }
+        product::<V, false>(self.0, other.0)
     }
     #[inline(always)]
     fn square(self) -> Loose51<V> {
-        if NEAREST { square_nearest(self.0) } else { square(self.0) }
+        square::<V, false>(self.0)
     }
     #[inline(always)]
-    fn scale(self, constant: u64) -> Loose51<V> {
+    fn mul_above(self, other: Self) -> Above51<V> {
+        Above51(product::<V, true>(self.0, other.0))
+    }
+    #[inline(always)]
+    fn square_above(self) -> Above51<V> {
+        Above51(square::<V, true>(self.0))
+    }
+    #[inline(always)]
+    fn scaled(self, constant: u64, plus: Loose51<V>) -> Loose51<V> {
         let (a, factor) = (self.0, self.0[0].fill(constant));
         let mut z = a;
         for i in 0..5 {
-            let before = a[(i + 4) % 5];
-            z[i] = if NEAREST {
-                let high = factor.fill(below(V::ABOVE51, 0, 0, 1)).madd51_high(before, factor);
-                let high = if i == 0 { times19(high) } else { high };
-                (high + factor.fill(below(V::ABOVE51, p(i), 1, 0))).madd51_low(a[i], factor)
-            } else {
-                let high = factor.fill(0).madd52_high(before, factor);
-                let high = if i == 0 { times19(high) } else { high };
-                (high + high).madd52_low(a[i], factor)
-            };
+            let high = factor.fill(below(V::ABOVE51, 0, 0, 1)).madd51_high(a[(i + 4) % 5], factor);
+            let high = if i == 0 { times19(high) } else { high };
+            z[i] = (high + factor.fill(below(V::ABOVE51, p(i), 1, 0))).madd51_low(a[i], factor);
         }
-        Loose51(z)
+        Loose51(z) + plus
     }
     #[inline(always)]
     fn loose(self) -> Loose51<V> {
@@ -153,63 +177,10 @@ impl<V: Limb, const NEAREST: bool> Field for Fe51<V, NEAREST> {
     fn limb(self, i: usize) -> V {
         self.0[i]
     }
-}
-
-/// Column k of the product is the low halves with i + j = k and twice the high halves with i + j = k - 1 (a high half weighs
-/// 2^52, a column 2^51).
-#[inline(always)]
-fn mul<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
-    let mut z = [a[0].fill(0); 10];
-    for i in 0..5 {
-        for j in 0..5 {
-            z[i + j + 1] = z[i + j + 1].madd52_high(a[i], b[j]);
-        }
+    fn base_table() -> &'static OnceLock<Vec<Eight>> {
+        static TABLE: OnceLock<Vec<Eight>> = OnceLock::new();
+        &TABLE
     }
-    for k in 1..10 {
-        z[k] = z[k] + z[k];
-    }
-    for i in 0..5 {
-        for j in 0..5 {
-            z[i + j] = z[i + j].madd52_low(a[i], b[j]);
-        }
-    }
-    fold(z)
-}
-
-#[inline(always)]
-fn square<V: Limb>(a: [V; 5]) -> Loose51<V> {
-    let mut z = [a[0].fill(0); 10];
-    for i in 0..5 {
-        for j in 0..i {
-            z[i + j + 1] = z[i + j + 1].madd52_high(a[i], a[j]);
-        }
-    }
-    for k in 2..9 {
-        z[k] = z[k] + z[k];
-    }
-    for i in 0..5 {
-        z[2 * i + 1] = z[2 * i + 1].madd52_high(a[i], a[i]);
-        for j in 0..i {
-            z[i + j] = z[i + j].madd52_low(a[i], a[j]);
-        }
-    }
-    for k in 1..10 {
-        z[k] = z[k] + z[k];
-    }
-    for i in 0..5 {
-        z[2 * i] = z[2 * i].madd52_low(a[i], a[i]);
-    }
-    fold(z)
-}
-
-/// 2^255 = 19.
-#[inline(always)]
-fn fold<V: Limb>(z: [V; 10]) -> Loose51<V> {
-    let mut x = [z[0]; 5];
-    for i in 0..5 {
-        x[i] = z[i] + times19(z[i + 5]);
-    }
-    Loose51(x)
 }
 
 /// Where a sum begins that is to be `start` more than `low` lower and `high` upper parts.
@@ -217,9 +188,11 @@ const fn below(above: [u64; 2], start: u64, low: u64, high: u64) -> u64 {
     start.wrapping_sub(above[0].wrapping_mul(low)).wrapping_sub(above[1].wrapping_mul(high))
 }
 
-/// Where column k of a product begins. What the columns end above zero by is 256 p when 2^255 = 19 has been put in.
-const fn column(above: [u64; 2], k: usize) -> u64 {
-    let start = if k < 5 { (p(k) << 8) - 19 * START } else { START };
+/// Where column k of a product begins. What the columns end above zero by is 256 p, or 768 p, when 2^255 = 19 has been put
+/// in.
+const fn column<const ABOVE: bool>(above: [u64; 2], k: usize) -> u64 {
+    let multiple = if ABOVE { 768 } else { 256 };
+    let start = if k < 5 { p(k) * multiple - 19 * START } else { START };
     below(above, start, products(k), if k == 0 { 0 } else { products(k - 1) })
 }
 
@@ -230,10 +203,10 @@ const fn products(k: usize) -> u64 {
 
 /// Column by column: two sums at a time leave registers for the limbs where there are only sixteen.
 #[inline(always)]
-fn mul_nearest<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
+fn product<V: Limb, const ABOVE: bool>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
     let mut z = [a[0]; 10];
     for k in 0..10 {
-        z[k] = a[0].fill(column(V::ABOVE51, k));
+        z[k] = a[0].fill(column::<ABOVE>(V::ABOVE51, k));
     }
     for k in 0..9 {
         for i in 0..5 {
@@ -248,10 +221,10 @@ fn mul_nearest<V: Limb>(a: [V; 5], b: [V; 5]) -> Loose51<V> {
 
 /// Half a column begins at half of where the whole one does: an even number.
 #[inline(always)]
-fn square_nearest<V: Limb>(a: [V; 5]) -> Loose51<V> {
+fn square<V: Limb, const ABOVE: bool>(a: [V; 5]) -> Loose51<V> {
     let mut z = [a[0]; 10];
     for k in 0..10 {
-        z[k] = a[0].fill(column(V::ABOVE51, k) / 2);
+        z[k] = a[0].fill(column::<ABOVE>(V::ABOVE51, k) / 2);
     }
     for k in 0..9 {
         for i in 0..5 {
@@ -266,4 +239,20 @@ fn square_nearest<V: Limb>(a: [V; 5]) -> Loose51<V> {
         z[2 * i + 1] = z[2 * i + 1].twice().madd51_high(a[i], a[i]);
     }
     fold(z)
+}
+
+/// 2^255 = 19.
+#[inline(always)]
+fn fold<V: Limb>(z: [V; 10]) -> Loose51<V> {
+    let mut x = [z[0]; 5];
+    for i in 0..5 {
+        x[i] = z[i] + times19(z[i + 5]);
+    }
+    Loose51(x)
+}
+
+/// Times 19.
+#[inline(always)]
+fn times19<V: Limb>(limb: V) -> V {
+    limb + limb.shl(1) + limb.shl(4)
 }

@@ -25,7 +25,7 @@ impl<T> U64x2<T> {
 impl<T: Tier> Limbs for Neon<T> {
     const MADD52: bool = false;
     type U64 = U64x2<T>;
-    type Field = Fe51<U64x2<T>, true>;
+    type Field = Fe51<U64x2<T>>;
 
     #[inline(always)]
     fn splat_limb(self, limb: u64) -> U64x2<T> {

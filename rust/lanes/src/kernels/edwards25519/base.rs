@@ -13,7 +13,6 @@ use super::powers::Inverses;
 use super::{D2, DIGITS, GROUP, L, Multiple, Point, X, Y, added, constant, digits, sixteenfold};
 use crate::isa::limbs::{load_limbs, store_limbs};
 use crate::isa::{Eight, Field, Isa, Limb, Part};
-use std::sync::OnceLock;
 
 /// `P + s B` as `X, Y, Z`.
 pub(in crate::kernels) struct PlusBase<I: Isa> {
@@ -84,10 +83,7 @@ fn add_base<F: Field>([x, y, z, t]: Point<F>, digit: F::Limb, table: &[Eight]) -
 /// eight `j` in a row. Made at the first asking, in the limbs of the instruction set's field.
 #[inline(always)]
 pub(in crate::kernels) fn table<I: Isa>(isa: I) -> &'static [Eight] {
-    static OF_FIVE_LIMBS: OnceLock<Vec<Eight>> = OnceLock::new();
-    static OF_TEN_LIMBS: OnceLock<Vec<Eight>> = OnceLock::new();
-    let kept = if I::Field::LIMBS == 5 { &OF_FIVE_LIMBS } else { &OF_TEN_LIMBS };
-    kept.get_or_init(|| isa.call(Table))
+    I::Field::base_table().get_or_init(|| isa.call(Table))
 }
 
 /// The table, made.
