@@ -79,12 +79,12 @@ fn kernels_are_inlined_into_their_backend() {
     assert!(found > 30, "{found}");
 }
 
-/// docs/lanes.md says how much faster than portable each kernel is in lanes, and why where that is less than twice, or not said.
+/// docs/lanes.md says how much faster than portable each kernel is in lanes, and why where that is less than twice.
 #[test]
 fn kernels_that_are_not_twice_as_fast_have_their_reason() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lanes.md");
     let text = fs::read_to_string(path).expect("docs/lanes.md");
-    let head = "| kernel | avx512 | avx2 | why less than 2 |";
+    let head = "| kernel | avx512 | avx2 | avx512, Zen 5 | avx2, Zen 5 | why less than 2 |";
     let rows: Vec<Vec<&str>> = text
         .lines()
         .skip_while(|line| *line != head)
@@ -99,9 +99,8 @@ fn kernels_that_are_not_twice_as_fast_have_their_reason() {
         for runner in backend.kernels().into_iter().filter(|runner| runner.lanes.is_some()) {
             let name = format!("`{}`", runner.kernel);
             let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{name} has no figure"));
-            let times = row[1 + column];
-            let is_twice = times.parse::<f64>().is_ok_and(|times| times >= 2.0);
-            assert!(is_twice || !row[3].is_empty(), "{name} on {}: {times}, and no reason", backend.name());
+            let times: f64 = row[1 + column].parse().expect("a number");
+            assert!(times >= 2.0 || !row[5].is_empty(), "{name} on {}: {times}, and no reason", backend.name());
             looked_at += 1;
         }
     }
