@@ -195,7 +195,8 @@ impl Run<'_> {
     /// Message keys, CBC and MAC, a tile at a time.
     fn write_frames(&self, senders: &mut [Sender], sealed: &mut Sealed) {
         let rows = self.rows;
-        let mut bytes = Bytes::zeroes(rows.iter().map(|row| row.frame_len).sum());
+        // Headers, texts and codes are all there is in a frame: every byte is written.
+        let mut bytes = Bytes::to_be_written(rows.iter().map(|row| row.frame_len).sum());
         let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
         let mut rest = bytes.as_mut_slice();
         let mut start = 0;

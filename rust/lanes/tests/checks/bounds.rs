@@ -22,6 +22,7 @@ use crate::interval::{Fault, Interval, What, factors, with};
 use crate::lanes::Checking;
 use crate::shapes::{Avx2, Avx512, Neon, Shape};
 use crate::tile;
+use interlane_lanes::isa::field25519::LIMBS;
 use interlane_lanes::isa::{Eight, Field, Kernel, Limb};
 use interlane_lanes::kernels::{chacha20poly1305, x25519, xeddsa};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,7 +46,7 @@ fn product<S: Shape>() -> Loose<S> {
 
 /// Its limbs are below those bounds.
 fn is_tight<S: Shape>(element: Fe<S>) {
-    for i in 0..Fe::<S>::LIMBS {
+    for i in 0..LIMBS {
         assert!(element.limb(i).most < S::TIGHT[i], "limb {i}: {:x?}", element.limb(i));
     }
 }

@@ -7,8 +7,64 @@ use super::limbs::{Eight, Limb};
 use core::ops::{Add, Sub};
 use std::sync::OnceLock;
 
+/// Products and elements above them, whose limbs are added and taken away one by one. (Ahead of the modules that use it.)
+macro_rules! sums {
+    ($loose:ident, $above:ident) => {
+        /// A product, or the sum or difference of two, in each lane.
+        #[derive(Clone, Copy, Debug)]
+        pub struct $loose<V>(pub [V; LIMBS]);
+        /// A product that began 512 p higher, in each lane.
+        #[derive(Clone, Copy, Debug)]
+        pub struct $above<V>($loose<V>);
+
+        impl<V: Limb> Add for $loose<V> {
+            type Output = Self;
+            #[inline(always)]
+            fn add(mut self, other: Self) -> Self {
+                for i in 0..LIMBS {
+                    self.0[i] = self.0[i] + other.0[i];
+                }
+                self
+            }
+        }
+
+        impl<V: Limb> Sub for $loose<V> {
+            type Output = Self;
+            /// Adds 512 p first, so that no limb goes below zero.
+            #[inline(always)]
+            fn sub(mut self, other: Self) -> Self {
+                for i in 0..LIMBS {
+                    self.0[i] = self.0[i] + (self.0[i].fill(p(i) << 9) - other.0[i]);
+                }
+                self
+            }
+        }
+
+        impl<V: Limb> Sub<$loose<V>> for $above<V> {
+            type Output = $loose<V>;
+            #[inline(always)]
+            fn sub(mut self, other: $loose<V>) -> $loose<V> {
+                for i in 0..LIMBS {
+                    self.0.0[i] = self.0.0[i] - other.0[i];
+                }
+                self.0
+            }
+        }
+
+        impl<V> From<$above<V>> for $loose<V> {
+            #[inline(always)]
+            fn from(above: $above<V>) -> Self {
+                above.0
+            }
+        }
+    };
+}
+
 pub mod radix51;
 pub mod radix52;
+
+/// Limbs of an element, in either radix.
+pub const LIMBS: usize = 5;
 
 /// An element in each lane, reduced enough to be multiplied. Products and their sums are `Loose` until carried.
 pub trait Field: Copy {
@@ -19,15 +75,15 @@ pub trait Field: Copy {
     /// A product that begins so far above zero that another product can be taken from it as it is, which saves an addition a
     /// limb. It cannot be taken away itself.
     type Above: Copy + Into<Self::Loose> + Sub<Self::Loose, Output = Self::Loose>;
-    /// Limbs of an element.
-    const LIMBS: usize;
 
+    /// Of its limbs.
+    fn of(limbs: [Self::Limb; LIMBS]) -> Self;
+    /// Its limbs, to choose between and put together again.
+    fn limbs(self) -> [Self::Limb; LIMBS];
     /// From little-endian words of 64 bits; bit 255 is ignored (RFC 7748 §5).
     fn unpack(words: [Self::Limb; 4]) -> Self;
     /// The least representative, as little-endian words.
     fn pack(self) -> [Self::Limb; 4];
-    /// The same number below 2^51 in every lane.
-    fn fill(like: Self::Limb, number: u64) -> Self;
     /// The product.
     fn mul(self, other: Self) -> Self::Loose;
     /// The square.
@@ -42,15 +98,38 @@ pub trait Field: Copy {
     fn loose(self) -> Self::Loose;
     /// Reduced enough to be multiplied.
     fn carry(loose: Self::Loose) -> Self;
-    /// `yes` in the lanes where `bit` is 1, `no` where it is 0.
-    fn choose(bit: Self::Limb, yes: Self, no: Self) -> Self;
-    /// `table[index]`, limb by limb.
-    fn lookup(index: Self::Limb, table: &[Eight]) -> Self;
-    /// One of its limbs.
+    /// One of its limbs, as a number.
     fn limb(self, i: usize) -> Self::Limb;
     /// Where the table of the base point is kept in limbs of this radix.
     fn base_table() -> &'static OnceLock<Vec<Eight>>;
 
+    /// The same number below 2^51 in every lane.
+    #[inline(always)]
+    #[must_use]
+    fn fill(like: Self::Limb, number: u64) -> Self {
+        let zero = like.fill(0);
+        Self::of([like.fill(number), zero, zero, zero, zero])
+    }
+    /// `yes` in the lanes where `bit` is 1, `no` where it is 0.
+    #[inline(always)]
+    #[must_use]
+    fn choose(bit: Self::Limb, yes: Self, no: Self) -> Self {
+        let (yes, mut limbs) = (yes.limbs(), no.limbs());
+        for i in 0..LIMBS {
+            limbs[i] = bit.choose(yes[i], limbs[i]);
+        }
+        Self::of(limbs)
+    }
+    /// `table[index]`, limb by limb.
+    #[inline(always)]
+    #[must_use]
+    fn lookup(index: Self::Limb, table: &[Eight]) -> Self {
+        let mut limbs = [index; LIMBS];
+        for i in 0..LIMBS {
+            limbs[i] = index.lookup(&table[i]);
+        }
+        Self::of(limbs)
+    }
     /// The product, reduced.
     #[inline(always)]
     #[must_use]

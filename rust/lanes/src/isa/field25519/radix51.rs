@@ -5,7 +5,7 @@
 //!
 //! Limbs of `Fe51` are below `TIGHT`, of a product below `PRODUCT`, of what is carried below 5 * `PRODUCT`.
 
-use super::Field;
+use super::{Field, LIMBS};
 use crate::isa::{Eight, Limb};
 use core::ops::{Add, Sub};
 use std::sync::OnceLock;
@@ -26,60 +26,20 @@ const fn p(i: usize) -> u64 {
 /// An element in each lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Fe51<V>([V; 5]);
-/// A product, or the sum or difference of two, in each lane.
-#[derive(Clone, Copy, Debug)]
-pub struct Loose51<V>(pub [V; 5]);
-/// A product that began 512 p higher, in each lane.
-#[derive(Clone, Copy, Debug)]
-pub struct Above51<V>(Loose51<V>);
-
-impl<V: Limb> Add for Loose51<V> {
-    type Output = Self;
-    #[inline(always)]
-    fn add(mut self, other: Self) -> Self {
-        for i in 0..5 {
-            self.0[i] = self.0[i] + other.0[i];
-        }
-        self
-    }
-}
-
-impl<V: Limb> Sub for Loose51<V> {
-    type Output = Self;
-    /// Adds 512 p first, so that no limb goes below zero.
-    #[inline(always)]
-    fn sub(mut self, other: Self) -> Self {
-        for i in 0..5 {
-            self.0[i] = self.0[i] + (self.0[i].fill(p(i) << 9) - other.0[i]);
-        }
-        self
-    }
-}
-
-impl<V: Limb> Sub<Loose51<V>> for Above51<V> {
-    type Output = Loose51<V>;
-    #[inline(always)]
-    fn sub(self, other: Loose51<V>) -> Loose51<V> {
-        let Loose51(mut z) = self.0;
-        for i in 0..5 {
-            z[i] = z[i] - other.0[i];
-        }
-        Loose51(z)
-    }
-}
-
-impl<V> From<Above51<V>> for Loose51<V> {
-    #[inline(always)]
-    fn from(above: Above51<V>) -> Self {
-        above.0
-    }
-}
+sums!(Loose51, Above51);
 
 impl<V: Limb> Field for Fe51<V> {
     type Limb = V;
     type Loose = Loose51<V>;
     type Above = Above51<V>;
-    const LIMBS: usize = 5;
+    #[inline(always)]
+    fn of(limbs: [V; 5]) -> Self {
+        Self(limbs)
+    }
+    #[inline(always)]
+    fn limbs(self) -> [V; 5] {
+        self.0
+    }
     #[inline(always)]
     fn unpack([a, b, c, d]: [V; 4]) -> Self {
         Self([
@@ -110,11 +70,6 @@ impl<V: Limb> Field for Fe51<V> {
             x[2].shr(26) + x[3].low(39).shl(25),
             x[3].shr(39) + x[4].shl(12),
         ]
-    }
-    #[inline(always)]
-    fn fill(like: V, number: u64) -> Self {
-        let zero = like.fill(0);
-        Self([like.fill(number), zero, zero, zero, zero])
     }
     #[inline(always)]
     fn mul(self, other: Self) -> Loose51<V> {
@@ -156,22 +111,6 @@ impl<V: Limb> Field for Fe51<V> {
             x[i] = z[i].low(51) + if i == 0 { times19(carry) } else { carry };
         }
         Self(x)
-    }
-    #[inline(always)]
-    fn choose(bit: V, yes: Self, no: Self) -> Self {
-        let mut x = no;
-        for i in 0..5 {
-            x.0[i] = bit.choose(yes.0[i], no.0[i]);
-        }
-        x
-    }
-    #[inline(always)]
-    fn lookup(index: V, table: &[Eight]) -> Self {
-        let mut x = Self([index; 5]);
-        for i in 0..5 {
-            x.0[i] = index.lookup(&table[i]);
-        }
-        x
     }
     #[inline(always)]
     fn limb(self, i: usize) -> V {

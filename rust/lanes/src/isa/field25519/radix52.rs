@@ -6,7 +6,7 @@
 //!
 //! Lower limbs of `Fe52` are below 2^52 for a multiplication, which reads no more, and are to be masked for anything else.
 
-use super::Field;
+use super::{Field, LIMBS};
 use crate::isa::{Eight, Limb};
 use core::ops::{Add, Sub};
 use std::sync::OnceLock;
@@ -24,60 +24,20 @@ const fn p(i: usize) -> u64 {
 /// An element in each lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Fe52<V>([V; 5]);
-/// A product, or the sum or difference of two, in each lane.
-#[derive(Clone, Copy, Debug)]
-pub struct Loose52<V>(pub [V; 5]);
-/// A product that began 512 p above zero, in each lane.
-#[derive(Clone, Copy, Debug)]
-pub struct Above52<V>(Loose52<V>);
-
-impl<V: Limb> Add for Loose52<V> {
-    type Output = Self;
-    #[inline(always)]
-    fn add(mut self, other: Self) -> Self {
-        for i in 0..5 {
-            self.0[i] = self.0[i] + other.0[i];
-        }
-        self
-    }
-}
-
-impl<V: Limb> Sub for Loose52<V> {
-    type Output = Self;
-    /// Adds 512 p first, so that no limb goes below zero.
-    #[inline(always)]
-    fn sub(mut self, other: Self) -> Self {
-        for i in 0..5 {
-            self.0[i] = self.0[i] + (self.0[i].fill(p(i) << 9) - other.0[i]);
-        }
-        self
-    }
-}
-
-impl<V: Limb> Sub<Loose52<V>> for Above52<V> {
-    type Output = Loose52<V>;
-    #[inline(always)]
-    fn sub(self, other: Loose52<V>) -> Loose52<V> {
-        let Loose52(mut z) = self.0;
-        for i in 0..5 {
-            z[i] = z[i] - other.0[i];
-        }
-        Loose52(z)
-    }
-}
-
-impl<V> From<Above52<V>> for Loose52<V> {
-    #[inline(always)]
-    fn from(above: Above52<V>) -> Self {
-        above.0
-    }
-}
+sums!(Loose52, Above52);
 
 impl<V: Limb> Field for Fe52<V> {
     type Limb = V;
     type Loose = Loose52<V>;
     type Above = Above52<V>;
-    const LIMBS: usize = 5;
+    #[inline(always)]
+    fn of(limbs: [V; 5]) -> Self {
+        Self(limbs)
+    }
+    #[inline(always)]
+    fn limbs(self) -> [V; 5] {
+        self.0
+    }
     #[inline(always)]
     fn unpack([a, b, c, d]: [V; 4]) -> Self {
         Self([
@@ -108,11 +68,6 @@ impl<V: Limb> Field for Fe52<V> {
             x[2].shr(24) + x[3].low(36).shl(28),
             x[3].shr(36) + x[4].shl(16),
         ]
-    }
-    #[inline(always)]
-    fn fill(like: V, number: u64) -> Self {
-        let zero = like.fill(0);
-        Self([like.fill(number), zero, zero, zero, zero])
     }
     #[inline(always)]
     fn mul(self, other: Self) -> Loose52<V> {
@@ -155,22 +110,6 @@ impl<V: Limb> Field for Fe52<V> {
         let d = z[3] + c.shr(52);
         let e = z[4].low(47) + d.shr(52);
         Self([a.factor52(), b.factor52(), c.factor52(), d.factor52(), e])
-    }
-    #[inline(always)]
-    fn choose(bit: V, yes: Self, no: Self) -> Self {
-        let mut x = no;
-        for i in 0..5 {
-            x.0[i] = bit.choose(yes.0[i], no.0[i]);
-        }
-        x
-    }
-    #[inline(always)]
-    fn lookup(index: V, table: &[Eight]) -> Self {
-        let mut x = Self([index; 5]);
-        for i in 0..5 {
-            x.0[i] = index.lookup(&table[i]);
-        }
-        x
     }
     #[inline(always)]
     fn limb(self, i: usize) -> V {

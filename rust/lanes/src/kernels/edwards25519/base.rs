@@ -11,6 +11,7 @@
 
 use super::powers::Inverses;
 use super::{D2, DIGITS, GROUP, L, Multiple, Point, X, Y, added, constant, digits, sixteenfold};
+use crate::isa::field25519::LIMBS;
 use crate::isa::limbs::{load_limbs, store_limbs};
 use crate::isa::{Eight, Field, Isa, Limb, Part};
 
@@ -58,7 +59,7 @@ impl<I: Isa> Part<I> for PlusBase<I> {
         let mut point = self.point;
         for i in 0..DIGITS {
             let digit = self.digits[i / 16].shr(i as u32 % 16 * 4).low(4);
-            point = add_base::<I::Field>(point, digit, &self.table[i * 3 * I::Field::LIMBS..]);
+            point = add_base::<I::Field>(point, digit, &self.table[i * 3 * LIMBS..]);
         }
         let [x, y, z, _] = point;
         [I::Field::carry(x), I::Field::carry(y), I::Field::carry(z)]
@@ -71,8 +72,8 @@ fn add_base<F: Field>([x, y, z, t]: Point<F>, digit: F::Limb, table: &[Eight]) -
     let positive = digit.shr(3);
     let index = digit.low(3) ^ positive.choose(digit.fill(0), digit.fill(7));
     let sum = F::lookup(index, table);
-    let difference = F::lookup(index, &table[F::LIMBS..]);
-    let product = F::lookup(index, &table[2 * F::LIMBS..]);
+    let difference = F::lookup(index, &table[LIMBS..]);
+    let product = F::lookup(index, &table[2 * LIMBS..]);
     let a = F::carry(y - x).mul(F::choose(positive, difference, sum));
     let b = F::carry(y + x).mul(F::choose(positive, sum, difference));
     let c = F::carry(t).mul(product);
@@ -96,7 +97,7 @@ impl<I: Isa> Part<I> for Table {
     fn run(self, isa: I) -> Vec<Eight> {
         let like = isa.splat_limb(0);
         let (zero, d2) = (I::Field::fill(like, 0), constant::<I::Field>(like, &D2));
-        let mut table = vec![Eight([0; 8]); DIGITS * 3 * I::Field::LIMBS];
+        let mut table = vec![Eight([0; 8]); DIGITS * 3 * LIMBS];
         let mut rows = [[0; 32]; 8];
         // A row is an odd j.
         for first in (0..8).step_by(I::ROWS) {
@@ -122,9 +123,9 @@ impl<I: Isa> Part<I> for Table {
                     let sum = I::Field::carry(y.loose() + x.loose());
                     let difference = I::Field::carry(y.loose() - x.loose());
                     for (i, element) in [sum, difference, x.times(y).times(d2)].into_iter().enumerate() {
-                        for limb in 0..I::Field::LIMBS {
+                        for limb in 0..LIMBS {
                             store_limbs(isa, [element.limb(limb); 4], &mut rows[..I::ROWS]);
-                            let at = ((places + k) * 3 + i) * I::Field::LIMBS + limb;
+                            let at = ((places + k) * 3 + i) * LIMBS + limb;
                             for (lane, row) in rows[..I::ROWS].iter().enumerate() {
                                 table[at].0[first + lane] = u64::from_le_bytes(*row.first_chunk().expect("8 bytes"));
                             }
