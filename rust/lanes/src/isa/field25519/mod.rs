@@ -7,7 +7,7 @@ use super::limbs::{Eight, Limb};
 use core::ops::{Add, Sub};
 use std::sync::OnceLock;
 
-/// Products and elements above them, whose limbs are added and taken away one by one. (Ahead of the modules that use it.)
+/// Products, whose limbs are added and taken away one by one, for a radix whose limbs of `p` are `p(i)`.
 macro_rules! sums {
     ($loose:ident, $above:ident) => {
         /// A product, or the sum or difference of two, in each lane.
