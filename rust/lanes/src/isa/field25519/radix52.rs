@@ -1,7 +1,7 @@
 //! Five limbs in radix 2^52, for instruction sets that multiply and add 52 bits (IFMA).
 //!
-//! The low half of a product of limbs and the rest are limbs of two neighbouring columns as they are: nothing is doubled or
-//! masked. Of 260 bits five are more than an element has; 2^260 = 608, and what is above 2^255 comes back 19 times when an
+//! The low half of a product of limbs and the rest are limbs of two neighbouring columns as they are: neither is shifted. Of
+//! 260 bits five are more than an element has; 2^260 = 608, and what is above 2^255 comes back 19 times when an
 //! element is carried. A carry goes through all limbs, the highest first.
 //!
 //! Lower limbs of `Fe52` are below 2^52 for a multiplication, which reads no more, and are to be masked for anything else.
