@@ -60,6 +60,43 @@ macro_rules! sums {
     };
 }
 
+/// What elements of limbs do alike: inside of `impl Field`, where `product` and `square` are of limbs of that radix.
+macro_rules! elements {
+    ($loose:ident, $above:ident) => {
+        type Limb = V;
+        type Loose = $loose<V>;
+        type Above = $above<V>;
+        #[inline(always)]
+        fn of(limbs: [V; LIMBS]) -> Self {
+            Self(limbs)
+        }
+        #[inline(always)]
+        fn limbs(self) -> [V; LIMBS] {
+            self.0
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> $loose<V> {
+            product::<V, false>(self.0, other.0)
+        }
+        #[inline(always)]
+        fn square(self) -> $loose<V> {
+            square::<V, false>(self.0)
+        }
+        #[inline(always)]
+        fn mul_above(self, other: Self) -> $above<V> {
+            $above(product::<V, true>(self.0, other.0))
+        }
+        #[inline(always)]
+        fn square_above(self) -> $above<V> {
+            $above(square::<V, true>(self.0))
+        }
+        fn base_table() -> &'static OnceLock<Vec<Eight>> {
+            static TABLE: OnceLock<Vec<Eight>> = OnceLock::new();
+            &TABLE
+        }
+    };
+}
+
 pub mod radix51;
 pub mod radix52;
 

@@ -29,17 +29,7 @@ pub struct Fe51<V>([V; 5]);
 sums!(Loose51, Above51);
 
 impl<V: Limb> Field for Fe51<V> {
-    type Limb = V;
-    type Loose = Loose51<V>;
-    type Above = Above51<V>;
-    #[inline(always)]
-    fn of(limbs: [V; 5]) -> Self {
-        Self(limbs)
-    }
-    #[inline(always)]
-    fn limbs(self) -> [V; 5] {
-        self.0
-    }
+    elements!(Loose51, Above51);
     #[inline(always)]
     fn unpack([a, b, c, d]: [V; 4]) -> Self {
         Self([
@@ -72,22 +62,6 @@ impl<V: Limb> Field for Fe51<V> {
         ]
     }
     #[inline(always)]
-    fn mul(self, other: Self) -> Loose51<V> {
-        product::<V, false>(self.0, other.0)
-    }
-    #[inline(always)]
-    fn square(self) -> Loose51<V> {
-        square::<V, false>(self.0)
-    }
-    #[inline(always)]
-    fn mul_above(self, other: Self) -> Above51<V> {
-        Above51(product::<V, true>(self.0, other.0))
-    }
-    #[inline(always)]
-    fn square_above(self) -> Above51<V> {
-        Above51(square::<V, true>(self.0))
-    }
-    #[inline(always)]
     fn scaled(self, constant: u64, plus: Loose51<V>) -> Loose51<V> {
         let (a, factor) = (self.0, self.0[0].fill(constant));
         let mut z = a;
@@ -115,10 +89,6 @@ impl<V: Limb> Field for Fe51<V> {
     #[inline(always)]
     fn limb(self, i: usize) -> V {
         self.0[i]
-    }
-    fn base_table() -> &'static OnceLock<Vec<Eight>> {
-        static TABLE: OnceLock<Vec<Eight>> = OnceLock::new();
-        &TABLE
     }
 }
 

@@ -27,17 +27,7 @@ pub struct Fe52<V>([V; 5]);
 sums!(Loose52, Above52);
 
 impl<V: Limb> Field for Fe52<V> {
-    type Limb = V;
-    type Loose = Loose52<V>;
-    type Above = Above52<V>;
-    #[inline(always)]
-    fn of(limbs: [V; 5]) -> Self {
-        Self(limbs)
-    }
-    #[inline(always)]
-    fn limbs(self) -> [V; 5] {
-        self.0
-    }
+    elements!(Loose52, Above52);
     #[inline(always)]
     fn unpack([a, b, c, d]: [V; 4]) -> Self {
         Self([
@@ -70,22 +60,6 @@ impl<V: Limb> Field for Fe52<V> {
         ]
     }
     #[inline(always)]
-    fn mul(self, other: Self) -> Loose52<V> {
-        product::<V, false>(self.0, other.0)
-    }
-    #[inline(always)]
-    fn square(self) -> Loose52<V> {
-        square::<V, false>(self.0)
-    }
-    #[inline(always)]
-    fn mul_above(self, other: Self) -> Above52<V> {
-        Above52(product::<V, true>(self.0, other.0))
-    }
-    #[inline(always)]
-    fn square_above(self) -> Above52<V> {
-        Above52(square::<V, true>(self.0))
-    }
-    #[inline(always)]
     fn scaled(self, constant: u64, Loose52(mut z): Loose52<V>) -> Loose52<V> {
         let factor = z[0].fill(constant);
         for i in 0..4 {
@@ -114,10 +88,6 @@ impl<V: Limb> Field for Fe52<V> {
     #[inline(always)]
     fn limb(self, i: usize) -> V {
         self.loose().0[i]
-    }
-    fn base_table() -> &'static OnceLock<Vec<Eight>> {
-        static TABLE: OnceLock<Vec<Eight>> = OnceLock::new();
-        &TABLE
     }
 }
 
