@@ -11,7 +11,7 @@
 //! bytes: ten for 80. Three of the sixteen are of blocks that are the same for everybody.
 
 use super::hkdf::{Info, NO_SALT, expand};
-use super::hmac::Tile;
+use super::hmac::{BEHIND_32, Tile};
 use super::sha256::{Known, last_block};
 use super::{over_words, rows};
 use crate::isa::Words;
@@ -49,8 +49,6 @@ pub struct StepToKeys<'a, const N: usize> {
 
 const SEED: Known = Known::new(last_block(&[1], 64));
 const NEXT: Known = Known::new(last_block(&[2], 64));
-/// The second half of the block of a 32-byte message behind a key block.
-const INPUT: [u8; 64] = last_block(&[0; 32], 64);
 
 over_words!([] Step<'_>, seeds);
 
@@ -119,7 +117,7 @@ fn step<I: Words>(isa: I, tile: &mut Tile<I>, chains: &mut [[u8; 32]]) {
 fn message_keys<I: Words, const N: usize>(isa: I, tile: &mut Tile<I>, info: &Info, out: &mut [[u8; N]]) {
     tile.set_known_keys(isa, out.len(), &NO_SALT);
     tile.start();
-    tile.take_behind(isa, &INPUT);
+    tile.take_behind(isa, &BEHIND_32);
     tile.finish(isa);
     expand(isa, tile, info, out);
 }

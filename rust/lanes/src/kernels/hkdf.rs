@@ -10,7 +10,7 @@
 //! `T(1)` are the same in every row as a whole.
 
 use super::hmac::Tile;
-use super::sha256::{Known, Messages};
+use super::sha256::{Known, Messages, Tail};
 use super::{over_words, rows};
 use crate::isa::Words;
 
@@ -73,7 +73,7 @@ pub(super) fn expand<I: Words, const N: usize>(isa: I, tile: &mut Tile<I>, info:
             for index in 0..info.later.used {
                 let block = info.later.block(index, part + 1);
                 if index == 0 {
-                    tile.take_behind(isa, &block);
+                    tile.take_behind(isa, &Tail::new(block));
                 } else {
                     tile.take_known(isa, &Known::new(block));
                 }

@@ -9,7 +9,8 @@
 //! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
 
 use super::sha256::{
-    Block, Half, Known, Messages, State, absorb, behind, compress, compress_known, last_block, splat, start, to_memory,
+    Block, Half, Known, Messages, State, Tail, absorb, compress_behind, compress_known, last_block, splat, start,
+    to_memory,
 };
 use super::{over_words, rows, wipe};
 use crate::isa::Words;
@@ -45,11 +46,11 @@ impl Hmac<'_> {
     }
 }
 
-const IPAD: u32 = 0x36363636;
-const OPAD: u32 = 0x5c5c5c5c;
+const IPAD: u8 = 0x36;
+const OPAD: u8 = 0x5c;
 
-/// A digest is a message of one block behind one block.
-const DIGEST: [u8; 64] = last_block(&[0; 32], 64);
+/// What follows a message of 32 bytes, such as a digest is, in its one block behind a key's.
+pub(super) const BEHIND_32: Tail = Tail::new(last_block(&[0; 32], 64));
 
 /// HMAC of as many rows as are taken at a time, step by step.
 pub(super) struct Tile<I: Words> {
@@ -61,7 +62,7 @@ pub(super) struct Tile<I: Words> {
     /// Hashes on their way.
     states: I::Groups<State<I>>,
     blocks: I::Groups<Block<I>>,
-    /// Keys that come in and codes that go out.
+    /// Keys that come in and codes that go out, in numeric order.
     halves: I::Groups<Half<I>>,
 }
 
@@ -86,7 +87,7 @@ impl<I: Words> Tile<I> {
     pub(super) fn load(&mut self, isa: I, rows: &[[u8; 32]]) {
         self.groups = rows.len().div_ceil(I::WIDTH);
         for (half, rows) in self.halves.as_mut().iter_mut().zip(rows.chunks(I::WIDTH)) {
-            *half = isa.load(rows);
+            *half = to_memory::<I>(&isa.load(rows));
         }
     }
 
@@ -94,23 +95,27 @@ impl<I: Words> Tile<I> {
     #[inline(always)]
     pub(super) fn store<const N: usize>(&self, isa: I, rows: &mut [[u8; N]], at: usize) {
         for (half, rows) in self.halves.as_ref().iter().zip(rows.chunks_mut(I::WIDTH)) {
-            isa.store(half, rows, at);
+            isa.store(&to_memory::<I>(half), rows, at);
         }
     }
 
-    /// Makes them the keys.
+    /// Makes them the keys; they are gone then.
     #[inline(always)]
     pub(super) fn set_keys(&mut self, isa: I) {
         (self.inner, self.outer) = (isa.groups(start(isa)), isa.groups(start(isa)));
         let groups = self.groups;
-        for (states, pad) in [(&mut self.inner, IPAD), (&mut self.outer, OPAD)] {
-            for group in 0..groups {
-                self.blocks[group] = splat(isa, &[pad; 16]);
-                for i in 0..8 {
-                    self.blocks[group][i] = self.halves[group][i] ^ self.blocks[group][i];
+        for (states, pad, before, tail) in [
+            (&mut self.inner, IPAD, 0, const { Tail::new([IPAD; 64]) }),
+            (&mut self.outer, OPAD, IPAD, const { Tail::new([OPAD; 64]) }),
+        ] {
+            let pad = isa.splat(u32::from_ne_bytes([pad ^ before; 4]));
+            for half in &mut self.halves.as_mut()[..groups] {
+                for word in half {
+                    *word = *word ^ pad;
                 }
             }
-            compress(isa, &mut states.as_mut()[..groups], &self.blocks.as_ref()[..groups]);
+            let (states, blocks) = (&mut states.as_mut()[..groups], &mut self.blocks.as_mut()[..groups]);
+            compress_behind(isa, states, &self.halves.as_ref()[..groups], &tail, blocks);
         }
     }
 
@@ -157,23 +162,18 @@ impl<I: Words> Tile<I> {
 
     /// A block of it that is the same in every row but for the 32 bytes at its beginning, which are the rows' own.
     #[inline(always)]
-    pub(super) fn take_behind(&mut self, isa: I, bytes: &[u8; 64]) {
-        for group in 0..self.groups {
-            self.blocks[group] = behind(isa, &self.halves[group], bytes);
-        }
-        compress(isa, &mut self.states.as_mut()[..self.groups], &self.blocks.as_ref()[..self.groups]);
+    pub(super) fn take_behind(&mut self, isa: I, tail: &Tail) {
+        let groups = self.groups;
+        let (states, blocks) = (&mut self.states.as_mut()[..groups], &mut self.blocks.as_mut()[..groups]);
+        compress_behind(isa, states, &self.halves.as_ref()[..groups], tail, blocks);
     }
 
     /// The outer hash, of the inner one's digest.
     #[inline(always)]
     pub(super) fn finish(&mut self, isa: I) {
-        for group in 0..self.groups {
-            self.halves[group] = to_memory::<I>(&self.states[group]);
-        }
+        self.halves = self.states;
         self.states = self.outer;
-        self.take_behind(isa, &DIGEST);
-        for group in 0..self.groups {
-            self.halves[group] = to_memory::<I>(&self.states[group]);
-        }
+        self.take_behind(isa, &BEHIND_32);
+        self.halves = self.states;
     }
 }

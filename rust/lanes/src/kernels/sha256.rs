@@ -42,7 +42,7 @@ impl Digest<'_> {
 
 /// A chaining value of each row of a group, in numeric order.
 pub(super) type State<I> = [<I as Words>::U32; 8];
-/// 32 bytes of each row of a group, in memory order.
+/// 32 bytes of each row of a group, in either order.
 pub(super) type Half<I> = [<I as Words>::U32; 8];
 
 /// A block of each row of a group, in memory order.
@@ -112,6 +112,21 @@ pub(super) fn compress_known<I: Words>(isa: I, states: &mut [State<I>], block: &
     }
 }
 
+/// Word `t` of a block.
+const fn word(bytes: &[u8; 64], t: usize) -> u32 {
+    u32::from_be_bytes([bytes[4 * t], bytes[4 * t + 1], bytes[4 * t + 2], bytes[4 * t + 3]])
+}
+
+/// `σ_0` (FIPS 180-4 §4.1.2).
+const fn near(word: u32) -> u32 {
+    word.rotate_right(7) ^ word.rotate_right(18) ^ (word >> 3)
+}
+
+/// `σ_1`.
+const fn far(word: u32) -> u32 {
+    word.rotate_right(17) ^ word.rotate_right(19) ^ (word >> 10)
+}
+
 /// A block that is the same in every row, with its words for the 64 rounds (§6.2.2 step 1) and their constants added.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
@@ -125,12 +140,10 @@ impl Known {
         let mut t = 0;
         while t < 64 {
             words[t] = if t < 16 {
-                u32::from_be_bytes([bytes[4 * t], bytes[4 * t + 1], bytes[4 * t + 2], bytes[4 * t + 3]])
+                word(&bytes, t)
             } else {
-                let (near, far) = (words[t - 15], words[t - 2]);
-                let near = near.rotate_right(7) ^ near.rotate_right(18) ^ (near >> 3);
-                let far = far.rotate_right(17) ^ far.rotate_right(19) ^ (far >> 10);
-                words[t - 16].wrapping_add(near).wrapping_add(words[t - 7]).wrapping_add(far)
+                let sum = words[t - 16].wrapping_add(words[t - 7]);
+                sum.wrapping_add(near(words[t - 15])).wrapping_add(far(words[t - 2]))
             };
             t += 1;
         }
@@ -167,6 +180,114 @@ impl<I: Words, const SIDE: usize> Part<I> for CompressKnown<'_, I, SIDE> {
     }
 }
 
+/// The compression function for blocks of 32 bytes of each row's own, in numeric order, and 32 that are known beforehand:
+/// what follows from those alone is not computed in every row. `blocks` is room for the whole of them.
+#[inline(always)]
+pub(super) fn compress_behind<I: Words>(
+    isa: I,
+    states: &mut [State<I>],
+    heads: &[Half<I>],
+    tail: &Tail,
+    blocks: &mut [Block<I>],
+) {
+    if isa.compresses() {
+        for ((state, head), block) in states.iter_mut().zip(heads).zip(blocks) {
+            *block = known(isa, &tail.bytes);
+            block[..8].copy_from_slice(&to_memory::<I>(head));
+            isa.compress(state, block);
+        }
+        return;
+    }
+    if I::PAIRS
+        && let ([states], [heads]) = (states.as_chunks_mut().0, heads.as_chunks().0)
+    {
+        return isa.call(CompressBehind::<I, 2> { states, heads, tail });
+    }
+    for (states, heads) in states.as_chunks_mut().0.iter_mut().zip(heads.as_chunks().0) {
+        isa.call(CompressBehind::<I, 1> { states, heads, tail });
+    }
+}
+
+/// The second half of a block that is the same in every row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    bytes: [u8; 64],
+    /// Its words, their rounds' constants added.
+    rounds: [u32; 8],
+    /// What it gives to the sixteen words after it (§6.2.2 step 1).
+    terms: [u32; 16],
+}
+
+impl Tail {
+    /// Of this block, whose first half is of no account.
+    pub(super) const fn new(bytes: [u8; 64]) -> Self {
+        let (mut rounds, mut terms) = ([0u32; 8], [0u32; 16]);
+        let mut t = 8;
+        while t < 16 {
+            let word = word(&bytes, t);
+            rounds[t - 8] = word.wrapping_add(ROUND_CONSTANTS[t]);
+            terms[t] = terms[t].wrapping_add(word);
+            terms[t - 1] = terms[t - 1].wrapping_add(near(word));
+            if t >= 9 {
+                terms[t - 9] = terms[t - 9].wrapping_add(word);
+            }
+            if t >= 14 {
+                terms[t - 14] = terms[t - 14].wrapping_add(far(word));
+            }
+            t += 1;
+        }
+        Self { bytes, rounds, terms }
+    }
+}
+
+struct CompressBehind<'a, I: Words, const SIDE: usize> {
+    states: &'a mut [State<I>; SIDE],
+    heads: &'a [Half<I>; SIDE],
+    tail: &'a Tail,
+}
+
+impl<I: Words, const SIDE: usize> Part<I> for CompressBehind<'_, I, SIDE> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let mut states = *self.states;
+        let mut words = [[isa.splat(0); 16]; SIDE];
+        for (words, head) in words.iter_mut().zip(self.heads) {
+            words[..8].copy_from_slice(head);
+        }
+        let constants: &[u32; 8] = ROUND_CONSTANTS.first_chunk().expect("8 of 64");
+        unrolled!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
+            let constant = isa.splat(if T < 8 { constants[T % 8] } else { self.tail.rounds[T % 8] });
+            let term = isa.splat(self.tail.terms[T]);
+            for side in 0..SIDE {
+                let words = &mut words[side];
+                round::<I, T>(&mut states[side], if T < 8 { words[T].wrapping_add(constant) } else { constant });
+                // Of the four words that the next one is made of, those of the tail are in its term.
+                let mut next = term;
+                if T < 8 {
+                    next = next.wrapping_add(words[T]);
+                }
+                if T >= 7 {
+                    next = next.wrapping_add(words[(T + 9) % 16]);
+                }
+                if T < 7 || T == 15 {
+                    next = next.wrapping_add(near_of(words[(T + 1) % 16]));
+                }
+                if T >= 2 {
+                    next = next.wrapping_add(far_of(words[(T + 14) % 16]));
+                }
+                words[T] = next;
+            }
+        });
+        for first in [16, 32] {
+            sixteen_rounds::<I, SIDE, true>(isa, &mut states, &mut words, first);
+        }
+        sixteen_rounds::<I, SIDE, false>(isa, &mut states, &mut words, 48);
+        add::<I, SIDE>(self.states, &states);
+    }
+}
+
 #[inline(always)]
 fn add<I: Words, const SIDE: usize>(states: &mut [State<I>; SIDE], after: &[State<I>; SIDE]) {
     for side in 0..SIDE {
@@ -191,14 +312,21 @@ fn sixteen_rounds<I: Words, const SIDE: usize, const EXTEND: bool>(
         }
         if EXTEND {
             for words in &mut *words {
-                let near = words[(T + 1) % 16];
-                let far = words[(T + 14) % 16];
-                let near = near.rotr::<7>().xor3(near.rotr::<18>(), near.shr::<3>());
-                let far = far.rotr::<17>().xor3(far.rotr::<19>(), far.shr::<10>());
-                words[T] = words[T].wrapping_add(words[(T + 9) % 16]).wrapping_add(near).wrapping_add(far);
+                let sum = words[T].wrapping_add(words[(T + 9) % 16]);
+                words[T] = sum.wrapping_add(near_of(words[(T + 1) % 16])).wrapping_add(far_of(words[(T + 14) % 16]));
             }
         }
     });
+}
+
+#[inline(always)]
+fn near_of<U: Lanes>(word: U) -> U {
+    word.rotr::<7>().xor3(word.rotr::<18>(), word.shr::<3>())
+}
+
+#[inline(always)]
+fn far_of<U: Lanes>(word: U) -> U {
+    word.rotr::<17>().xor3(word.rotr::<19>(), word.shr::<10>())
 }
 
 /// Round `T`. The working variables stay where they are; their names move.
@@ -209,11 +337,10 @@ fn round<I: Words, const T: usize>(s: &mut State<I>, word: I::U32) {
         [t % 8, (t + 1) % 8, (t + 2) % 8, (t + 3) % 8, (t + 4) % 8, (t + 5) % 8, (t + 6) % 8, (t + 7) % 8]
     };
     let sum1 = s[e].rotr::<6>().xor3(s[e].rotr::<11>(), s[e].rotr::<25>());
-    // Used twice, so that the compiler cannot put `sum1`, which comes last, first.
-    let early = s[h].wrapping_add(word).wrapping_add(s[e].choose(s[f], s[g]));
+    let first = s[h].wrapping_add(word).wrapping_add(s[e].choose(s[f], s[g])).wrapping_add(sum1);
     let sum0 = s[a].rotr::<2>().xor3(s[a].rotr::<13>(), s[a].rotr::<22>());
-    s[d] = s[d].wrapping_add(early).wrapping_add(sum1);
-    s[h] = early.wrapping_add(s[a].majority(s[b], s[c])).wrapping_add(sum0.wrapping_add(sum1));
+    s[d] = s[d].wrapping_add(first);
+    s[h] = first.wrapping_add(s[a].majority(s[b], s[c]).wrapping_add(sum0));
 }
 
 /// `H_0` (FIPS 180-4 §5.3.3).
@@ -234,6 +361,7 @@ pub(super) fn splat<I: Words, const WORDS: usize>(isa: I, words: &[u32; WORDS]) 
     out
 }
 
+/// From numeric order to memory order, or back.
 #[inline(always)]
 pub(super) fn to_memory<I: Words>(state: &State<I>) -> Half<I> {
     let mut half = *state;
@@ -245,19 +373,11 @@ pub(super) fn to_memory<I: Words>(state: &State<I>) -> Half<I> {
 
 /// A block that is the same in every row.
 #[inline(always)]
-pub(super) fn known<I: Words>(isa: I, bytes: &[u8; 64]) -> [I::U32; 16] {
+fn known<I: Words>(isa: I, bytes: &[u8; 64]) -> [I::U32; 16] {
     let mut block = [isa.splat(0); 16];
     for (word, bytes) in block.iter_mut().zip(bytes.as_chunks().0) {
         *word = isa.splat(u32::from_ne_bytes(*bytes));
     }
-    block
-}
-
-/// 32 bytes of each row, then the second half of `bytes`, which is the same in every row.
-#[inline(always)]
-pub(super) fn behind<I: Words>(isa: I, head: &Half<I>, bytes: &[u8; 64]) -> [I::U32; 16] {
-    let mut block = known(isa, bytes);
-    block[..8].copy_from_slice(head);
     block
 }
 
@@ -292,62 +412,102 @@ pub(super) struct Messages<'a> {
 impl<'a> Messages<'a> {
     #[inline(always)]
     fn row(&self, row: usize) -> Message<'a> {
-        Message { head: self.heads.map_or(&[], |heads| heads[row]), tail: self.tails[row], before: self.before }
+        let (head, tail) = (self.heads.map_or(&[][..], |heads| heads[row]), self.tails[row]);
+        let lead = head.len().div_ceil(64);
+        let body = tail.get(64 * lead - head.len()..).unwrap_or(&[]).as_chunks().0;
+        // With its padding, which is a byte and a 64-bit length at the least.
+        let blocks = (head.len() + tail.len() + 9).div_ceil(64);
+        Message { head, tail, lead, body, blocks, before: self.before }
     }
 }
 
+#[derive(Clone, Copy)]
 struct Message<'a> {
     head: &'a [u8],
     tail: &'a [u8],
+    /// How many blocks there are before those that lie inside the tail.
+    lead: usize,
+    /// Those.
+    body: &'a [[u8; 64]],
+    blocks: usize,
     before: usize,
 }
 
 impl<'a> Message<'a> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.head.len() + self.tail.len()
-    }
-
-    /// How many blocks it is with its padding, which is a byte and a 64-bit length at the least.
-    #[inline(always)]
-    fn blocks(&self) -> usize {
-        (self.len() + 9).div_ceil(64)
-    }
+    const NONE: Self = Self { head: &[], tail: &[], lead: 0, body: &[], blocks: 0, before: 0 };
 
     /// One of its blocks: where it stands, or in `spare`.
     #[inline(always)]
-    fn block<'b>(&self, index: usize, spare: &'b mut [u8; 64]) -> &'b [u8; 64]
+    fn block<'b>(&self, index: usize, spare: &'b mut Spare) -> &'b [u8; 64]
     where
         'a: 'b,
     {
-        let from = 64 * index;
         // Most blocks of a long message lie inside its tail.
-        let inside = match from.checked_sub(self.head.len()) {
-            Some(from) => self.tail.get(from..),
-            None => Some(&self.head[from..]),
+        let inside = match index.checked_sub(self.lead) {
+            Some(index) => self.body.get(index),
+            None => self.head.as_chunks().0.get(index),
         };
-        if let Some(bytes) = inside.and_then(|rest| rest.first_chunk()) {
-            return bytes;
+        match inside {
+            Some(block) => block,
+            None => self.edge(index, spare),
         }
-        self.write_edge(index, spare);
-        spare
     }
 
-    /// A block where the parts meet or with padding in it.
-    fn write_edge(&self, index: usize, block: &mut [u8; 64]) {
+    /// A block where the parts meet or with padding in it. What it is made of is moved 64 bytes at a time, which takes
+    /// no time at all; as many bytes as there are take longer than the block's rounds.
+    #[inline(always)]
+    fn edge<'b>(&self, index: usize, spare: &'b mut Spare) -> &'b [u8; 64] {
+        let (from, len) = (64 * index, self.head.len() + self.tail.len());
+        let halves: &mut [[u8; 64]; 2] = spare.as_chunks_mut().0.try_into().expect("two halves");
+        let begin =
+            match (len.checked_sub(from), self.tail.first_chunk(), self.tail.last_chunk(), self.head.last_chunk()) {
+                (Some(64..), Some(tail), _, Some(head)) => {
+                    *halves = [*head, *tail];
+                    64 - self.head.len() % 64
+                }
+                (Some(rest @ 0..64), _, Some(tail), _) => {
+                    *halves = [*tail, END];
+                    64 - rest
+                }
+                (None, ..) => {
+                    *halves = [[0; 64]; 2];
+                    0
+                }
+                _ => {
+                    self.write_short(index, &mut halves[0]);
+                    0
+                }
+            };
+        let block: &mut [u8; 64] = spare[begin..].first_chunk_mut().expect("it ends where the halves do, or before");
+        if index + 1 == self.blocks {
+            *block.last_chunk_mut().expect("8 of 64") = (8 * (self.before + len) as u64).to_be_bytes();
+        }
+        block
+    }
+
+    /// The same where a part is too short for that, but for the length.
+    #[inline(never)]
+    fn write_short(&self, index: usize, block: &mut [u8; 64]) {
         *block = [0; 64];
-        let from = 64 * index;
-        for (part, at) in [(self.head, 0), (self.tail, self.head.len()), (&[0x80], self.len())] {
+        let (from, len) = (64 * index, self.head.len() + self.tail.len());
+        for (part, at) in [(self.head, 0), (self.tail, self.head.len()), (&END[..1], len)] {
             let (first, end) = (at.max(from), (at + part.len()).min(from + 64));
             if first < end {
                 block[first - from..end - from].copy_from_slice(&part[first - at..end - at]);
             }
         }
-        if index + 1 == self.blocks() {
-            block[56..].copy_from_slice(&(8 * (self.before + self.len()) as u64).to_be_bytes());
-        }
     }
 }
+
+/// Room for a block that is to be made, wherever it begins.
+type Spare = [u8; 128];
+
+/// What follows a message: a bit, and zeros.
+const END: [u8; 64] = {
+    let mut end = [0; 64];
+    end[0] = 0x80;
+    end
+};
 
 /// Takes the messages of a tile into its states. A row's state stands still when its blocks are done.
 #[inline(always)]
@@ -359,30 +519,35 @@ pub(super) fn absorb<I: Words>(
 ) {
     let count = messages.tails.len();
     let groups = count.div_ceil(I::WIDTH);
-    let mut lengths = [0; TILE];
+    let mut laid_out = [Message::NONE; TILE];
     let mut most = 0;
     for row in 0..count {
-        lengths[row] = messages.row(row).blocks();
-        most = most.max(lengths[row]);
+        laid_out[row] = messages.row(row);
+        most = most.max(laid_out[row].blocks);
     }
     let mut before = isa.groups(start(isa));
-    let mut bytes = [[0; 64]; WIDEST];
+    let mut spares = [[0; 128]; WIDEST];
     for index in 0..most {
         let mut living = [0; TILE];
         for group in 0..groups {
-            let rows = group * I::WIDTH..count.min((group + 1) * I::WIDTH);
-            let mut places = [&[0; 64]; WIDEST];
-            for ((row, place), spare) in rows.clone().zip(&mut places).zip(&mut bytes) {
-                if index < lengths[row] {
-                    *place = messages.row(row).block(index, spare);
-                    living[group] += 1;
+            let rows = group * I::WIDTH..(group + 1) * I::WIDTH;
+            // Lanes without a block take zeros: no question is asked for each of their pieces.
+            let (mut places, mut alive) = ([&[0; 64]; WIDEST], 0);
+            for ((message, place), spare) in laid_out[rows].iter().zip(&mut places).zip(&mut spares) {
+                if index < message.blocks {
+                    *place = message.block(index, spare);
+                    alive += 1;
                 }
             }
-            if living[group] > 0 {
-                blocks[group] = isa.load_blocks(&places[..rows.len()]);
+            if alive > 0 {
+                blocks[group] = isa.load_blocks(&places[..I::WIDTH]);
             }
+            living[group] = alive;
         }
-        before = *states;
+        let in_part = |group: usize| (1..I::WIDTH.min(count - group * I::WIDTH)).contains(&living[group]);
+        if (0..groups).any(in_part) {
+            before = *states;
+        }
         if living[..groups].contains(&0) {
             for group in 0..groups {
                 if living[group] > 0 {
@@ -394,15 +559,15 @@ pub(super) fn absorb<I: Words>(
         }
         for group in 0..groups {
             let rows = group * I::WIDTH..count.min((group + 1) * I::WIDTH);
-            if (1..rows.len()).contains(&living[group]) {
+            if in_part(group) {
                 let mut alive = [false; WIDEST];
                 for row in rows.clone() {
-                    alive[row - rows.start] = index < lengths[row];
+                    alive[row - rows.start] = index < laid_out[row].blocks;
                 }
                 states[group] = isa.choose(&alive[..rows.len()], &states[group], &before[group]);
             }
         }
     }
     wipe(before.as_mut(), start(isa));
-    wipe(&mut bytes, [0; 64]);
+    wipe(&mut spares, [0; 128]);
 }
