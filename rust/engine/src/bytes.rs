@@ -42,6 +42,15 @@ impl Bytes {
         Self { bytes, shared: false }
     }
 
+    /// Ends after `length` bytes; what was behind them is zeroed where it is nobody else's.
+    pub(crate) fn end_at(&mut self, length: usize) {
+        if !self.shared {
+            self.bytes[length..].fill(0);
+            optimization_barrier(&self.bytes[..]);
+        }
+        self.bytes.truncate(length);
+    }
+
     /// `length` zeroes.
     pub fn zeroes(length: usize) -> Self {
         let mut bytes = Self::with_capacity(length);
@@ -79,6 +88,44 @@ impl Deref for Bytes {
 impl DerefMut for Bytes {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
+    }
+}
+
+/// [`Bytes::to_be_written`] whose length is not known from the start: they are written from the front on.
+#[derive(Default)]
+pub(crate) struct Growing {
+    bytes: Bytes,
+    written: usize,
+}
+
+impl Growing {
+    /// None yet, with room for `bytes`.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Self { bytes: Bytes::to_be_written(bytes), written: 0 }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.written
+    }
+
+    /// The next `length` bytes, for who writes all of them.
+    pub(crate) fn next(&mut self, length: usize) -> &mut [u8] {
+        let begin = self.written;
+        self.written += length;
+        if self.written > self.bytes.len() {
+            let mut roomier = Bytes::to_be_written(self.written.max(2 * begin));
+            roomier[..begin].copy_from_slice(&self.bytes[..begin]);
+            self.bytes = roomier;
+        }
+        &mut self.bytes[begin..self.written]
+    }
+
+    /// All of them, [`Bytes::shared`].
+    pub(crate) fn shared(self) -> Bytes {
+        let mut bytes = self.bytes.shared();
+        bytes.truncate(self.written);
+        bytes
     }
 }
 

@@ -1,4 +1,5 @@
-//! Encrypting: chain steps in waves, then message keys, CBC and MAC for rows in tiles, sorted by length.
+//! Encrypting: chain steps in waves, then message keys, CBC and MAC for rows in tiles, sorted by length. Frames are written
+//! in the order of their sessions, where one thread does all: in a call of one row a session they lie as the caller gets them.
 
 use interlane_lanes::TILE;
 
@@ -11,18 +12,21 @@ use super::randomness::{Purpose, Randomness};
 use super::records;
 use super::rows::{Kind, Outcome, Packed};
 use super::tile;
-use crate::bytes::Bytes;
+use crate::bytes::Growing;
 use crate::error::{Events, Status};
 use crate::limits::MAX_PLAINTEXT;
 use crate::ratchet::{ChainKey, Pending, identities};
 use crate::store::{Changes, Key, Kind as RowKind};
 use crate::wire::{MAC_BYTES, PrekeyHeader, SignalHeader, block_padding};
 
-/// What a run of an encrypt call gives.
+/// What a frame has beside its plaintext where no prekey is named: version, ratchet key, counters, paddings, code.
+const USUAL_OVERHEAD: usize = 80;
+
+/// What runs of an encrypt call give: those that one thread does add to one.
 #[derive(Default)]
 pub(super) struct Sealed {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) bytes: Bytes,
+    pub(super) frames: Growing,
     /// Slots whose sending chains have moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
     /// Slots whose chains are written, and up to where.
@@ -30,6 +34,19 @@ pub(super) struct Sealed {
     /// Slots that need another lease soon, and up to where.
     pub(super) low: Vec<(u32, u64)>,
     pub(super) changes: Changes,
+}
+
+impl Sealed {
+    /// Nothing yet, with room for `rows` rows whose plaintexts have so many bytes in all.
+    pub(super) fn with_room(rows: usize, plaintext: usize) -> Self {
+        Self {
+            outcomes: Vec::with_capacity(rows),
+            frames: Growing::with_room(plaintext + rows * USUAL_OVERHEAD),
+            // A vector that grows leaves chain keys behind.
+            advanced: Vec::with_capacity(rows),
+            ..Self::default()
+        }
+    }
 }
 
 /// A session of the run.
@@ -58,15 +75,15 @@ struct Outgoing {
     frame_len: usize,
 }
 
-/// Encrypts the rows of some entries. `randomness` is there where messages are padded.
+/// Encrypts the rows of some entries and adds what that gives. `randomness` is there where messages are padded.
 pub(super) fn seal(
     engine: &Engine,
     plan: &Plan<'_>,
     entries: &[Entry],
     plaintexts: Packed<'_>,
     randomness: Option<&Randomness>,
-) -> Sealed {
-    let mut sealed = Sealed::default();
+    sealed: &mut Sealed,
+) {
     let mut accounts = engine.accounts_of_run(plan);
     let (mut senders, rows) =
         gather(engine, plan, entries, plaintexts, randomness, &mut accounts, &mut sealed.outcomes);
@@ -76,12 +93,11 @@ pub(super) fn seal(
     let seeds = waves
         .then(|| tile::step_waves(engine.backend, &rows, place, &mut senders, |sender| Some(&mut sender.view.chain)));
     let run = Run { engine, accounts: &accounts, rows: &rows, seeds: seeds.as_deref(), plaintexts };
-    run.write_frames(&mut senders, &mut sealed);
+    run.write_frames(&mut senders, sealed);
     if engine.durable() {
-        write_chains(engine, &senders, &mut sealed);
+        write_chains(engine, &senders, sealed);
     }
     sealed.advanced.extend(senders.iter_mut().map(|sender| (sender.slot, std::mem::take(&mut sender.view.chain))));
-    sealed
 }
 
 /// Puts the chains in the store: as they are, or, of those whose lease is used up, the end of the next.
@@ -121,7 +137,6 @@ fn gather(
 ) -> (Vec<Sender>, Vec<Outgoing>) {
     let count = entries.iter().map(|entry| entry.rows as usize).sum();
     let (mut senders, mut rows) = (Vec::with_capacity(entries.len()), Vec::with_capacity(count));
-    outcomes.reserve_exact(count);
     let pages = engine.columns.pages();
     let mut walk = pages.walk();
     for entry in entries {
@@ -194,12 +209,10 @@ struct Run<'a> {
 impl Run<'_> {
     /// Message keys, CBC and MAC, a tile at a time.
     fn write_frames(&self, senders: &mut [Sender], sealed: &mut Sealed) {
-        let rows = self.rows;
+        let (rows, mut start) = (self.rows, sealed.frames.len());
         // Headers, texts and codes are all there is in a frame: every byte is written.
-        let mut bytes = Bytes::to_be_written(rows.iter().map(|row| row.frame_len).sum());
+        let mut rest = sealed.frames.next(rows.iter().map(|row| row.frame_len).sum());
         let mut frames: Vec<&mut [u8]> = Vec::with_capacity(rows.len());
-        let mut rest = bytes.as_mut_slice();
-        let mut start = 0;
         for row in rows {
             let (frame, behind) = rest.split_at_mut(row.frame_len);
             frames.push(frame);
@@ -221,7 +234,6 @@ impl Run<'_> {
         for at in order.chunks(TILE) {
             self.write_tile(at, senders, &mut frames);
         }
-        sealed.bytes = bytes.shared();
     }
 
     /// The message keys of a tile.

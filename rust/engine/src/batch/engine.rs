@@ -15,7 +15,7 @@ use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Uplo
 use super::buffer::{Acknowledged, BufferLimits};
 use super::columns::Columns;
 use super::decrypt::{self, Incoming, Stock};
-use super::encrypt;
+use super::encrypt::{self, Sealed};
 use super::group::Groups;
 use super::lease::{ChainAt, Durability, Leases};
 use super::plan::{Claims, Plan};
@@ -680,7 +680,7 @@ impl Engine {
         self.put_back(changed);
         let mut results = [(outcomes, Bytes::default())];
         self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
-        Ok(Rows::assemble(handles.len(), borrow(&results)))
+        Ok(Rows::assemble(handles.len(), &mut results))
     }
 
     // Calls.
@@ -845,14 +845,35 @@ impl Engine {
         done.into_iter().map(|(_, result)| result).collect()
     }
 
+    /// The same for parts that add to something: where one thread does all of them, to the same. `begin` gives what the part
+    /// or parts of this length are added to.
+    fn added_over_the_cores<T: Send>(
+        &self,
+        parts: &[Range<usize>],
+        begin: impl Fn(Range<usize>) -> T + Sync,
+        add: impl Fn(Range<usize>, &mut T) + Sync,
+    ) -> Vec<T> {
+        let whole = |parts: &[Range<usize>]| {
+            let all = parts[0].start..parts[parts.len() - 1].end;
+            let mut to = begin(all);
+            parts.iter().for_each(|part| add(part.clone(), &mut to));
+            to
+        };
+        match &self.pool {
+            Some(_) => self.over_the_cores(parts, |part| whole(std::slice::from_ref(&part))),
+            None if parts.is_empty() => Vec::new(),
+            None => vec![whole(parts)],
+        }
+    }
+
     /// Puts a call's rows in order, and its state back; over the cores where there are many rows.
-    fn assemble(&self, n: usize, results: &[(Vec<Outcome>, Bytes)], put_back: impl FnOnce() + Send) -> Rows {
+    fn assemble(&self, n: usize, results: &mut [(Vec<Outcome>, Bytes)], put_back: impl FnOnce() + Send) -> Rows {
         let Some(pool) = self.pool.as_ref().filter(|_| n >= LEAST_SYMMETRIC_ROWS) else {
             put_back();
-            return Rows::assemble(n, borrow(results));
+            return Rows::assemble(n, results);
         };
-        let mut rows = Rows::laid_out(n, borrow(results));
-        let left = Mutex::new(rows.pieces(borrow(results)));
+        let mut rows = Rows::laid_out(n, results);
+        let left = Mutex::new(rows.pieces(results));
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let fill = || std::iter::from_fn(next).for_each(Piece::fill);
         pool.in_place_scope(|scope| {
@@ -900,7 +921,7 @@ impl Engine {
         let committed = self.commit(changes, &sessions(&changed))?;
         self.put_back(changed);
         self.vouch(committed, &plan, |slot| self.account_of(slot), &mut outcomes);
-        let rows = Rows::assemble(handles.len(), borrow(&outcomes));
+        let rows = Rows::assemble(handles.len(), &mut outcomes);
         self.count(&rows, None);
         Ok(rows)
     }
@@ -918,13 +939,17 @@ impl Engine {
         check_lengths("data", handles.len(), plaintexts.len())?;
         let plan = self.plan(handles, Vec::new())?;
         let randomness = self.padding_randomness(handles.len())?;
-        let runs = self.over_the_cores(&plan.runs(self.threads, LEAST_SYMMETRIC_ROWS), |part| {
-            encrypt::seal(self, &plan, &plan.entries[part], plaintexts, randomness.as_ref())
+        let begin = |part: Range<usize>| {
+            let rows = plan.entries[part].iter().map(|entry| entry.rows as usize).sum();
+            Sealed::with_room(rows, plaintexts.bytes() * rows / handles.len())
+        };
+        let runs = self.added_over_the_cores(&plan.runs(self.threads, LEAST_SYMMETRIC_ROWS), begin, |part, sealed| {
+            encrypt::seal(self, &plan, &plan.entries[part], plaintexts, randomness.as_ref(), sealed);
         });
         let (mut results, mut changes, mut advanced) = (Vec::with_capacity(runs.len()), Changes::default(), Vec::new());
         let (mut written, mut low) = (Vec::new(), Vec::new());
         for run in runs {
-            results.push((run.outcomes, run.bytes));
+            results.push((run.outcomes, run.frames.shared()));
             changes.append(run.changes);
             advanced.push(run.advanced);
             written.extend(run.written);
@@ -944,7 +969,7 @@ impl Engine {
                 walk.to(slot).set_leased(leased);
             }
         };
-        let rows = self.assemble(handles.len(), &results, put_back);
+        let rows = self.assemble(handles.len(), &mut results, put_back);
         self.note_leases(!written.is_empty(), low.into_iter().map(|(slot, until)| (ChainAt::Session(slot), until)));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
@@ -1010,7 +1035,7 @@ impl Engine {
             drop(pages);
             self.put_back(changed);
         };
-        let mut rows = self.assemble(handles.len(), &results, put_back);
+        let mut rows = self.assemble(handles.len(), &mut results, put_back);
         consumed.sort_unstable_by_key(|&(_, _, row)| row);
         for (account, _, row) in consumed {
             let Ok(account) = self.find(AccountId(account)) else { continue };
@@ -1124,11 +1149,6 @@ impl Engine {
 /// The chains of changed peers.
 fn sessions(changed: &[(u32, Peer)]) -> Vec<ChainAt> {
     changed.iter().map(|&(slot, _)| ChainAt::Session(slot)).collect()
-}
-
-/// Runs' results as [`Rows::assemble`] takes them.
-pub(super) fn borrow(results: &[(Vec<Outcome>, Bytes)]) -> impl Iterator<Item = (&[Outcome], &[u8])> + Clone {
-    results.iter().map(|(outcomes, bytes)| (&outcomes[..], &bytes[..]))
 }
 
 /// Rows whose handle is not one.

@@ -10,7 +10,7 @@ use interlane_lanes::{TILE, public};
 
 use super::accounts::{AccountId, pairs};
 use super::arrivals::{Arrivals, Keeping, PutLot, Repeats};
-use super::engine::{Engine, borrow, check_lengths, check_name, unknown};
+use super::engine::{Engine, check_lengths, check_name, unknown};
 use super::lease::{self, Ahead, ChainAt, Copied, Marks, Rest};
 use super::plan::{Claims, Entry, Plan};
 use super::randomness::{Purpose, Randomness, number};
@@ -338,7 +338,7 @@ impl Engine {
         drop(slots);
         self.vouch(committed, plan, |slot| self.groups.slots().of(slot).account, &mut results);
         self.note_leases(put.waited, put.low);
-        Ok(Rows::assemble(n, borrow(&results)))
+        Ok(Rows::assemble(n, &mut results))
     }
 
     /// Puts the sender keys that a call has changed: our chains as they are or, where sends are leased, as they are at

@@ -63,6 +63,11 @@ impl<'a> Packed<'a> {
         self.offsets.len() - 1
     }
 
+    /// How many bytes all rows have.
+    pub(crate) fn bytes(&self) -> usize {
+        (self.offsets[self.len()] - self.offsets[0]) as usize
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -147,17 +152,18 @@ impl Rows {
     }
 
     /// Puts the runs' outcomes in the rows' order. Every row has exactly one outcome.
-    pub(crate) fn assemble<'a>(n: usize, runs: impl Iterator<Item = Run<'a>> + Clone) -> Self {
-        let mut rows = Self::laid_out(n, runs.clone());
-        rows.pieces(runs).into_iter().for_each(Piece::fill);
+    pub(crate) fn assemble(n: usize, results: &mut [(Vec<Outcome>, Bytes)]) -> Self {
+        let mut rows = Self::laid_out(n, results);
+        rows.pieces(results).into_iter().for_each(Piece::fill);
         rows
     }
 
-    /// The same but for the rows' bytes, which [`Self::pieces`] are to fill in.
-    pub(crate) fn laid_out<'a>(n: usize, runs: impl Iterator<Item = Run<'a>>) -> Self {
+    /// The same but for the rows' bytes, which [`Self::pieces`] are to fill in. Where they lie in this order already, these
+    /// bytes are taken.
+    pub(crate) fn laid_out(n: usize, results: &mut [(Vec<Outcome>, Bytes)]) -> Self {
         let mut rows = Self::failed(n, Status::Ok);
         let mut known = 0;
-        for outcome in runs.flat_map(|(outcomes, _)| outcomes) {
+        for outcome in results.iter().flat_map(|(outcomes, _)| outcomes) {
             let row = outcome.row as usize;
             rows.status[row] = outcome.status as u8;
             rows.kinds[row] = outcome.kind as u8;
@@ -169,16 +175,35 @@ impl Rows {
         for row in 0..n {
             rows.offsets[row + 1] += rows.offsets[row];
         }
-        rows.data = Bytes::to_be_written(rows.offsets[n] as usize).shared();
+        let end = rows.offsets[n] as usize;
+        rows.data = match rows.in_order(results) {
+            Some(bytes) => {
+                bytes.end_at(end);
+                take(bytes)
+            }
+            None => Bytes::to_be_written(end),
+        }
+        .shared();
         rows
+    }
+
+    /// The bytes that all rows with any lie in as they are to.
+    fn in_order<'r>(&self, results: &'r mut [(Vec<Outcome>, Bytes)]) -> Option<&'r mut Bytes> {
+        let mut having = results.iter_mut().filter(|(_, bytes)| !bytes.is_empty());
+        let (outcomes, bytes) = having.next()?;
+        let there = |outcome: &Outcome| outcome.len == 0 || self.offsets[outcome.row as usize] == outcome.start as i64;
+        (having.next().is_none() && outcomes.iter().all(there)).then_some(bytes)
     }
 
     /// The bytes of rows that were laid out for these runs: a piece for each run, so that several cores can fill them in. Where
     /// the rows of runs are mixed there is one.
-    pub(crate) fn pieces<'p, 'r: 'p>(&'p mut self, runs: impl Iterator<Item = Run<'r>>) -> Vec<Piece<'p>> {
+    pub(crate) fn pieces<'p>(&'p mut self, results: &'p [(Vec<Outcome>, Bytes)]) -> Vec<Piece<'p>> {
         let Self { data, offsets, .. } = self;
         let (mut rest, offsets) = (data.as_mut_slice(), &offsets[..]);
-        let mut spans: Vec<(usize, usize, Run<'p>)> = runs.filter_map(|run| span(run)).collect();
+        // Of bytes that were taken there is nothing to be filled in.
+        let runs = results.iter().map(|(outcomes, bytes)| (&outcomes[..], &bytes[..]));
+        let mut spans: Vec<(usize, usize, Run<'p>)> =
+            runs.filter(|(_, bytes)| !bytes.is_empty()).filter_map(span).collect();
         spans.sort_unstable_by_key(|&(first, ..)| first);
         if spans.windows(2).any(|pair| pair[0].1 > pair[1].0) {
             let runs = spans.into_iter().map(|(.., run)| run).collect();
@@ -249,19 +274,33 @@ mod tests {
             start,
             len,
         };
-        let first = [outcome(2, 0, 2), outcome(0, 2, 1)];
-        let second = [Outcome::failed(1, Status::Invalid), outcome(3, 1, 1)];
-        let runs = [(&first[..], &b"ccA"[..]), (&second[..], &b"xd"[..])];
-        let rows = Rows::assemble(4, runs.iter().copied());
+        let bytes = |text: &[u8]| {
+            let mut bytes = Bytes::zeroes(text.len());
+            bytes.copy_from_slice(text);
+            bytes
+        };
+        let first = (vec![outcome(2, 0, 2), outcome(0, 2, 1)], bytes(b"ccA"));
+        let second = (vec![Outcome::failed(1, Status::Invalid), outcome(3, 1, 1)], bytes(b"xd"));
+        let rows = Rows::assemble(4, &mut [first, second]);
         assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"Accd"[..], &[0, 1, 1, 3, 4][..]));
         assert_eq!(rows.status, [0, 4, 0, 0]);
         // Runs whose rows are not mixed are pieces of their own, whatever their order.
-        let (one, other) = ([outcome(3, 0, 2), outcome(2, 2, 1)], [outcome(1, 0, 1), outcome(0, 1, 0)]);
-        let runs = [(&one[..], &b"ddc"[..]), (&[], b""), (&other[..], b"b")];
-        let mut rows = Rows::laid_out(4, runs.into_iter());
-        let pieces = rows.pieces(runs.into_iter());
+        let one = (vec![outcome(3, 0, 2), outcome(2, 2, 1)], bytes(b"ddc"));
+        let other = (vec![outcome(1, 0, 1), outcome(0, 1, 0)], bytes(b"b"));
+        let mut results = [one, (Vec::new(), bytes(b"")), other];
+        let mut rows = Rows::laid_out(4, &mut results);
+        let pieces = rows.pieces(&results);
         assert_eq!(pieces.len(), 2);
         pieces.into_iter().rev().for_each(Piece::fill);
         assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"bcdd"[..], &[0, 0, 1, 2, 4][..]));
+        // What lies in order is taken as it is, without what is behind it; a hole is none.
+        for (start, taken) in [(2, true), (3, false)] {
+            let outcomes = vec![outcome(0, 0, 2), Outcome::failed(2, Status::Invalid), outcome(3, start, 1)];
+            let mut results = [(outcomes, bytes(b"aaddd")), (vec![Outcome::failed(1, Status::NoSession)], bytes(b""))];
+            let memory = results[0].1.as_ptr();
+            let rows = Rows::assemble(4, &mut results);
+            assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"aad"[..], &[0, 2, 2, 2, 3][..]));
+            assert_eq!(rows.data.as_ptr() == memory, taken);
+        }
     }
 }
