@@ -57,6 +57,14 @@ FORMS: dict[str, Callable[[list[bytes]], tuple[Any, ...]]] = {
         packed(rows)[0],
         np.frombuffer(b"x" + packed(rows)[1].tobytes(), np.uint8)[1:].view(np.int64),
     ),
+    "part of an array": lambda rows: (
+        np.frombuffer(b"head" + b"".join(rows) + b"tail", np.uint8)[2:-2],
+        packed(rows)[1] + 2,
+    ),
+    "part of a memoryview": lambda rows: (
+        memoryview(b"head" + b"".join(rows) + b"tail")[4:],
+        packed(rows)[1],
+    ),
     "offsets from the middle": lambda rows: (b"head" + b"".join(rows) + b"tail", packed(rows)[1] + 4),
     "binary": lambda rows: (pa.array(rows, pa.binary()),),
     "large_binary": lambda rows: (pa.array(rows, pa.large_binary()),),
@@ -83,6 +91,25 @@ def test_every_form_is_sent_and_opened(line: Desks, form: str) -> None:
     data = FORMS[form](sent.tolist()) if form != "list" else (sent.tolist(),)
     got = line.engine.decrypt(line.inward, sent.kinds, *data)
     assert got.tolist() == PLAINTEXTS
+
+
+def test_a_result_goes_back_in(line: Desks) -> None:
+    """Its memory cannot change: it is read where it lies, and kept meanwhile."""
+    sent = line.sender.encrypt(line.to, PLAINTEXTS)
+    columns = sent.kinds[5:], sent.data[int(sent.offsets[5]) :], sent.offsets[5:] - sent.offsets[5]
+    del sent
+    assert line.engine.decrypt(line.inward[5:], *columns).tolist() == PLAINTEXTS[5:]
+
+
+class Claiming(bytearray):
+    """Names an owner whose memory is another."""
+
+    base = bytes(sum(map(len, PLAINTEXTS)))
+
+
+def test_an_owner_is_believed_of_its_own_memory_alone(line: Desks) -> None:
+    data, offsets = packed(PLAINTEXTS)
+    assert line.opened(line.engine.encrypt(line.outward, Claiming(data.tobytes()), offsets)) == PLAINTEXTS
 
 
 @pytest.mark.parametrize("form", ["list", *FORMS])

@@ -2,19 +2,21 @@
 //! What comes after works on the copies: a caller's buffer may change under a released GIL.
 
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::Arc;
 
 use pyo3::buffer::{ElementType, PyUntypedBuffer};
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
-use pyo3::types::{PyBytes, PyIterator, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyIterator, PyList, PyMemoryView, PyString, PyTuple};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::arrow;
 use crate::errors::{class_of, malformed, raised};
+use crate::rows::Column;
 
 /// Names of the kinds, in the order of their numbers, as they stand on the wire.
 pub(crate) const KINDS: [&str; 5] = ["none", "msg", "pkmsg", "skmsg", "skdm"];
@@ -196,10 +198,10 @@ impl<T: Number> View<T> {
     }
 }
 
-/// Rows for a call that only reads them. One bytes object for all of them is not copied: it cannot change.
+/// Rows for a call that only reads them. Memory that cannot change is not copied.
 pub(crate) enum ReadRows {
     Own(OwnedRows),
-    Lent { data: PyBackedBytes, offsets: Vec<i64> },
+    Lent { data: Unchanging, offsets: Vec<i64> },
 }
 
 impl ReadRows {
@@ -219,18 +221,89 @@ impl ReadRows {
     }
 }
 
+/// Memory that cannot change, and what keeps it: a bytes object's, or that of a call's result.
+pub(crate) struct Unchanging {
+    owner: Owner,
+    /// Which of its bytes.
+    part: Range<usize>,
+}
+
+enum Owner {
+    Bytes(PyBackedBytes),
+    Result(Arc<interlane::Rows>),
+}
+
+impl Owner {
+    /// Whose memory an object shows: its own, or that of what its `base` (numpy's name) or `obj` (memoryview's) leads to.
+    fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
+        // An array of an array of a memoryview of a result's column.
+        const STEPS_MAX: usize = 4;
+        let mut object = object.clone();
+        for _ in 0..STEPS_MAX {
+            if let Ok(bytes) = object.cast::<PyBytes>() {
+                return Some(Self::Bytes(PyBackedBytes::from(bytes.clone())));
+            }
+            if let Ok(column) = object.cast::<Column>() {
+                return column.get().data().map(Self::Result);
+            }
+            let of = if object.is_instance_of::<PyMemoryView>() { "obj" } else { "base" };
+            object = object.getattr_opt(of).ok()??;
+        }
+        None
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Result(rows) => &rows.data,
+        }
+    }
+}
+
+impl Unchanging {
+    /// The memory of a view, where it is of that kind. What an object says of its owner is believed of bytes alone that
+    /// this owner has.
+    fn of(object: &Bound<'_, PyAny>, view: &View<u8>) -> Option<Self> {
+        let owner = Owner::of(object)?;
+        let begin = (view.pointer() as usize).checked_sub(owner.bytes().as_ptr() as usize)?;
+        let part = begin..begin.checked_add(view.len())?;
+        (part.end <= owner.bytes().len()).then_some(Self { owner, part })
+    }
+}
+
+impl Deref for Unchanging {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.owner.bytes()[self.part.clone()]
+    }
+}
+
 /// As [`rows`], for a call that only reads them.
 pub(crate) fn read_rows(
     argument: &str,
     data: &Bound<'_, PyAny>,
     offsets: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<ReadRows> {
-    if let (Ok(bytes), Some(offsets)) = (data.cast::<PyBytes>(), offsets) {
-        let offsets = View::<i64>::column("offsets", offsets, "an int64 buffer")?.to_vec();
-        check_offsets(&offsets, Some(bytes.as_bytes().len()))?;
-        return Ok(ReadRows::Lent { data: PyBackedBytes::from(bytes.clone()), offsets });
+    let Some(offsets) = offsets else { return rows(argument, data, None, 0).map(ReadRows::Own) };
+    let (view, offsets) = packed(argument, data, offsets)?;
+    if let Some(data) = Unchanging::of(data, &view) {
+        return Ok(ReadRows::Lent { data, offsets });
     }
-    rows(argument, data, offsets, 0).map(ReadRows::Own)
+    // SAFETY: `packed` checked the offsets against the held, contiguous buffer's length.
+    unsafe { OwnedRows::gather(view.pointer(), offsets, 0) }.map(ReadRows::Own)
+}
+
+const WANTED_ROWS: &str = "a list of bytes, a uint8 buffer with offsets, or an Arrow binary array";
+
+/// Rows in one buffer: a view of it, and offsets that passed [`check_offsets`] for it.
+fn packed(argument: &str, data: &Bound<'_, PyAny>, offsets: &Bound<'_, PyAny>) -> PyResult<(View<u8>, Vec<i64>)> {
+    if data.is_instance_of::<PyList>() || data.is_instance_of::<PyTuple>() {
+        return Err(malformed("offsets", format!("{argument} is a list already; leave offsets away")));
+    }
+    let view = View::<u8>::column(argument, data, WANTED_ROWS)?;
+    let offsets = View::<i64>::column("offsets", offsets, "an int64 buffer")?.to_vec();
+    check_offsets(&offsets, Some(view.len()))?;
+    Ok((view, offsets))
 }
 
 /// Rows of bytes: a list or tuple of bytes-like objects, a uint8 buffer with offsets, or an Arrow array. Each row gets
@@ -241,15 +314,9 @@ pub(crate) fn rows(
     offsets: Option<&Bound<'_, PyAny>>,
     room: usize,
 ) -> PyResult<OwnedRows> {
-    const WANTED: &str = "a list of bytes, a uint8 buffer with offsets, or an Arrow binary array";
     if let Some(offsets) = offsets {
-        if data.is_instance_of::<PyList>() || data.is_instance_of::<PyTuple>() {
-            return Err(malformed("offsets", format!("{argument} is a list already; leave offsets away")));
-        }
-        let view = View::<u8>::column(argument, data, WANTED)?;
-        let offsets = View::<i64>::column("offsets", offsets, "an int64 buffer")?.to_vec();
-        check_offsets(&offsets, Some(view.len()))?;
-        // SAFETY: the offsets were checked against the held, contiguous buffer's length.
+        let (view, offsets) = packed(argument, data, offsets)?;
+        // SAFETY: `packed` checked the offsets against the held, contiguous buffer's length.
         return unsafe { OwnedRows::gather(view.pointer(), offsets, room) };
     }
     if let Ok(list) = data.cast::<PyList>() {
@@ -263,7 +330,7 @@ pub(crate) fn rows(
     }
     Err(match PyUntypedBuffer::get(data) {
         Ok(_) => malformed(argument, "one buffer for all rows needs offsets; give offsets=, or a list of bytes"),
-        Err(_) => malformed(argument, format!("{}; give {WANTED}", class_of(data))),
+        Err(_) => malformed(argument, format!("{}; give {WANTED_ROWS}", class_of(data))),
     })
 }
 

@@ -46,6 +46,11 @@ impl Column {
         };
         (bytes.as_ptr(), bytes.len())
     }
+
+    /// The result, where this is the column of its bytes.
+    pub(crate) fn data(&self) -> Option<Arc<interlane::Rows>> {
+        matches!(self.name, Name::Data).then(|| Arc::clone(&self.rows))
+    }
 }
 
 #[pymethods]
