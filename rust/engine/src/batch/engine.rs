@@ -845,8 +845,8 @@ impl Engine {
         done.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// The same for parts that add to something: where one thread does all of them, to the same. `begin` gives what the part
-    /// or parts of this length are added to.
+    /// The same for parts that add to something: where one thread does all of them, to the same. `begin` gives what parts that
+    /// make up this range are added to.
     fn added_over_the_cores<T: Send>(
         &self,
         parts: &[Range<usize>],

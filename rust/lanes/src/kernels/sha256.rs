@@ -263,21 +263,7 @@ impl<I: Words, const SIDE: usize> Part<I> for CompressBehind<'_, I, SIDE> {
             for side in 0..SIDE {
                 let words = &mut words[side];
                 round::<I, T>(&mut states[side], if T < 8 { words[T].wrapping_add(constant) } else { constant });
-                // Of the four words that the next one is made of, those of the tail are in its term.
-                let mut next = term;
-                if T < 8 {
-                    next = next.wrapping_add(words[T]);
-                }
-                if T >= 7 {
-                    next = next.wrapping_add(words[(T + 9) % 16]);
-                }
-                if T < 7 || T == 15 {
-                    next = next.wrapping_add(near_of(words[(T + 1) % 16]));
-                }
-                if T >= 2 {
-                    next = next.wrapping_add(far_of(words[(T + 14) % 16]));
-                }
-                words[T] = next;
+                words[T] = after::<_, T>(words, term);
             }
         });
         for first in [16, 32] {
@@ -286,6 +272,25 @@ impl<I: Words, const SIDE: usize> Part<I> for CompressBehind<'_, I, SIDE> {
         sixteen_rounds::<I, SIDE, false>(isa, &mut states, &mut words, 48);
         add::<I, SIDE>(self.states, &states);
     }
+}
+
+/// Word `T + 16` behind a tail: of the four words that it is made of, those of the tail are in `term`.
+#[inline(always)]
+fn after<U: Lanes, const T: usize>(words: &[U; 16], term: U) -> U {
+    let mut sum = term;
+    if T < 8 {
+        sum = sum.wrapping_add(words[T]);
+    }
+    if T >= 7 {
+        sum = sum.wrapping_add(words[(T + 9) % 16]);
+    }
+    if T < 7 || T == 15 {
+        sum = sum.wrapping_add(near_of(words[(T + 1) % 16]));
+    }
+    if T >= 2 {
+        sum = sum.wrapping_add(far_of(words[(T + 14) % 16]));
+    }
+    sum
 }
 
 #[inline(always)]
