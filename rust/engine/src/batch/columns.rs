@@ -200,6 +200,7 @@ impl Page {
     }
 
     /// The sending side, if there is a session.
+    #[inline(always)]
     fn sending(&self, i: usize) -> Option<SendingView> {
         self.forms[i].has(Form::SESSION).then(|| SendingView {
             chain: ChainKey { key: self.sending_key[i].duplicate(), index: self.sending_index[i] },
@@ -479,6 +480,7 @@ impl At<'_> {
     }
 
     /// The sending side, if there is a session.
+    #[inline(always)]
     pub(crate) fn sending(&self) -> Option<SendingView> {
         self.resident()?.sending(self.i)
     }

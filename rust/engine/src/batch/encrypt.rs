@@ -141,7 +141,7 @@ fn gather(
     let mut walk = pages.walk();
     for entry in entries {
         let at = walk.to(entry.slot);
-        let (key, view) = (at.key(RowKind::Sending), at.sending());
+        let key = at.key(RowKind::Sending);
         let account = match accounts.find(key.account) {
             Ok(account) => account,
             Err(status) => {
@@ -149,10 +149,15 @@ fn gather(
                 continue;
             }
         };
-        let Some(view) = view else {
+        let Some(view) = at.sending() else {
             outcomes.extend(plan.rows_of(entry).map(|row| Outcome::failed(row, Status::NoSession)));
             continue;
         };
+        let (next, previous_counter, pending) =
+            (view.chain.index, view.previous_counter, view.pending.map(|(pending, _)| pending));
+        let sender = senders.len();
+        // Moved once, before its rows are looked at: it is a quarter of a kilobyte.
+        senders.push(Sender { slot: entry.slot, key, account, next, view });
         let mut wave = 0;
         for row in plan.rows_of(entry) {
             let plaintext = plaintexts.row(row as usize);
@@ -160,7 +165,7 @@ fn gather(
                 outcomes.push(Outcome::failed(row, Status::TooLong));
                 continue;
             }
-            let counter = u32::try_from(view.chain.index + u64::from(wave)).ok().filter(|&counter| counter != u32::MAX);
+            let counter = u32::try_from(next + u64::from(wave)).ok().filter(|&counter| counter != u32::MAX);
             let Some(counter) = counter else {
                 outcomes.push(Outcome::failed(row, Status::Exhausted));
                 continue;
@@ -170,15 +175,14 @@ fn gather(
             );
             let padded_len = plaintext.len() + message_padding;
             let ciphertext_len = padded_len + block_padding(padded_len);
-            let message_len =
-                SignalHeader::len(counter, view.previous_counter, ciphertext_len) + ciphertext_len + MAC_BYTES;
-            let around = view.pending.map_or(0, |(pending, _)| {
+            let message_len = SignalHeader::len(counter, previous_counter, ciphertext_len) + ciphertext_len + MAC_BYTES;
+            let around = pending.map_or(0, |pending| {
                 PrekeyHeader::front_len(pending.one_time_id, message_len)
                     + PrekeyHeader::back_len(accounts[account].registration_id, pending.signed_id)
             });
             rows.push(Outgoing {
                 row,
-                sender: senders.len() as u32,
+                sender: sender as u32,
                 wave,
                 counter,
                 message_padding,
@@ -188,8 +192,8 @@ fn gather(
             });
             wave += 1;
         }
-        if wave > 0 {
-            senders.push(Sender { slot: entry.slot, key, account, next: view.chain.index, view });
+        if wave == 0 {
+            senders.truncate(sender);
         }
     }
     (senders, rows)

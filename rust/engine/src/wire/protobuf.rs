@@ -94,16 +94,19 @@ impl<'a> Writer<'a> {
         self.at
     }
 
+    #[inline(always)]
     pub(super) fn byte(&mut self, byte: u8) {
         self.out[self.at] = byte;
         self.at += 1;
     }
 
+    #[inline(always)]
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.out[self.at..self.at + bytes.len()].copy_from_slice(bytes);
         self.at += bytes.len();
     }
 
+    #[inline(always)]
     pub(super) fn varint(&mut self, mut value: u32) {
         while value > 0x7f {
             self.byte((value & 0x7f) as u8 | 0x80);
@@ -113,17 +116,20 @@ impl<'a> Writer<'a> {
     }
 
     /// A varint field; numbers up to 15.
+    #[inline(always)]
     pub(super) fn number(&mut self, field: u8, value: u32) {
         self.byte(field << 3);
         self.varint(value);
     }
 
     /// The key and length of a bytes field, whose content follows.
+    #[inline(always)]
     pub(super) fn length(&mut self, field: u8, length: usize) {
         self.byte(field << 3 | 2);
         self.varint(u32::try_from(length).expect("lengths stay below MAX_FRAME"));
     }
 
+    #[inline(always)]
     pub(super) fn key(&mut self, field: u8, key: &[u8; 32]) {
         self.length(field, 33);
         self.byte(super::KEY_TYPE);
