@@ -22,7 +22,10 @@ BytesLike: TypeAlias = "Buffer | NDArray[np.uint8]"
 """bytes, bytearray, memoryview, a uint8 array: C-contiguous."""
 
 Data: TypeAlias = "Sequence[BytesLike] | BytesLike | ArrowArray"
-"""Rows of bytes: a list or tuple, one buffer together with offsets, or an Arrow array without nulls."""
+"""Rows of bytes: a list or tuple, one buffer together with offsets, or an Arrow array without nulls.
+
+They are copied when a call begins. What cannot change is read where it lies: one `bytes` object, a result's
+`data`, and arrays or memoryviews over either."""
 
 Offsets: TypeAlias = "Buffer | NDArray[np.int64]"
 """int64, one more than there are rows: row `i` is `data[offsets[i]:offsets[i + 1]]`."""
