@@ -70,13 +70,13 @@ pub(super) fn expand<I: Words, const N: usize>(isa: I, tile: &mut Tile<I>, info:
                 tile.take_known(isa, block);
             }
         } else {
-            for index in 0..info.later.used {
-                let block = info.later.block(index, part + 1);
-                if index == 0 {
-                    tile.take_behind(isa, &Tail::new(block));
-                } else {
-                    tile.take_known(isa, &Known::new(block));
-                }
+            let counter = u8::try_from(part + 1).expect("at most 255");
+            match info.tails.get(part - 1) {
+                Some(tail) => tile.take_behind(isa, tail),
+                None => tile.take_behind(isa, &Tail::new(info.later.block(0, counter))),
+            }
+            for index in 1..info.later.used {
+                tile.take_known(isa, &Known::new(info.later.block(index, counter)));
             }
         }
         tile.finish(isa);
@@ -90,6 +90,8 @@ pub struct Info {
     first: [Known; 3],
     first_used: usize,
     later: Suffix,
+    /// Of the first block of `T(2)` and `T(3)`: more than 96 bytes are derived nowhere in the protocol.
+    tails: [Tail; 2],
 }
 
 impl Info {
@@ -98,10 +100,12 @@ impl Info {
     pub const fn new(info: &[u8]) -> Self {
         assert!(info.len() <= INFO_MAX, "an info of at most 128 bytes");
         let Suffix { blocks: [first, second, third], used, .. } = Suffix::new(0, info);
+        let later = Suffix::new(32, info);
         Self {
             first: [Known::new(first), Known::new(second), Known::new(third)],
             first_used: used,
-            later: Suffix::new(32, info),
+            tails: [Tail::new(later.block(0, 2)), Tail::new(later.block(0, 3))],
+            later,
         }
     }
 }
@@ -136,11 +140,10 @@ impl Suffix {
     }
 
     /// One of its blocks, with this counter.
-    #[inline(always)]
-    fn block(&self, index: usize, counter: usize) -> [u8; 64] {
+    const fn block(&self, index: usize, counter: u8) -> [u8; 64] {
         let mut block = self.blocks[index];
         if index == self.counter / 64 {
-            block[self.counter % 64] = u8::try_from(counter).expect("at most 255");
+            block[self.counter % 64] = counter;
         }
         block
     }

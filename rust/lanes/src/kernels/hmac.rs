@@ -9,8 +9,8 @@
 //! `K ⊕ ipad` and `K ⊕ opad` are a block each: two states, made once, are all that is left of a key.
 
 use super::sha256::{
-    Block, Half, Known, Messages, State, Tail, absorb, compress_behind, compress_known, last_block, splat, start,
-    to_memory,
+    Block, Half, Known, Messages, State, Tail, absorb, compress_behind, compress_known, head, head_of, last_block,
+    splat, start,
 };
 use super::{over_words, rows, wipe};
 use crate::isa::Words;
@@ -62,7 +62,7 @@ pub(super) struct Tile<I: Words> {
     /// Hashes on their way.
     states: I::Groups<State<I>>,
     blocks: I::Groups<Block<I>>,
-    /// Keys that come in and codes that go out, in numeric order.
+    /// Keys that come in and codes that go out, as [`head`] gives them.
     halves: I::Groups<Half<I>>,
 }
 
@@ -87,7 +87,7 @@ impl<I: Words> Tile<I> {
     pub(super) fn load(&mut self, isa: I, rows: &[[u8; 32]]) {
         self.groups = rows.len().div_ceil(I::WIDTH);
         for (half, rows) in self.halves.as_mut().iter_mut().zip(rows.chunks(I::WIDTH)) {
-            *half = to_memory::<I>(&isa.load(rows));
+            *half = head(isa, &isa.load(rows));
         }
     }
 
@@ -95,7 +95,7 @@ impl<I: Words> Tile<I> {
     #[inline(always)]
     pub(super) fn store<const N: usize>(&self, isa: I, rows: &mut [[u8; N]], at: usize) {
         for (half, rows) in self.halves.as_ref().iter().zip(rows.chunks_mut(I::WIDTH)) {
-            isa.store(&to_memory::<I>(half), rows, at);
+            isa.store(&head(isa, half), rows, at);
         }
     }
 
@@ -171,9 +171,16 @@ impl<I: Words> Tile<I> {
     /// The outer hash, of the inner one's digest.
     #[inline(always)]
     pub(super) fn finish(&mut self, isa: I) {
-        self.halves = self.states;
+        self.take_states(isa);
         self.states = self.outer;
         self.take_behind(isa, &BEHIND_32);
-        self.halves = self.states;
+        self.take_states(isa);
+    }
+
+    #[inline(always)]
+    fn take_states(&mut self, isa: I) {
+        for group in 0..self.groups {
+            self.halves[group] = head_of(isa, &self.states[group]);
+        }
     }
 }

@@ -32,7 +32,7 @@ impl Digest<'_> {
             states = isa.groups(start(isa));
             absorb(isa, &mut states, Messages { heads: None, tails: messages, before: 0 }, &mut blocks);
             for (state, out) in states.as_ref().iter().zip(out.chunks_mut(I::WIDTH)) {
-                isa.store(&to_memory::<I>(state), out, 0);
+                isa.store(&swapped::<I>(state), out, 0);
             }
         }
         wipe(states.as_mut(), start(isa));
@@ -180,8 +180,8 @@ impl<I: Words, const SIDE: usize> Part<I> for CompressKnown<'_, I, SIDE> {
     }
 }
 
-/// The compression function for blocks of 32 bytes of each row's own, in numeric order, and 32 that are known beforehand:
-/// what follows from those alone is not computed in every row. `blocks` is room for the whole of them.
+/// The compression function for blocks of 32 bytes of each row's own, as [`head`] gives them, and 32 that are known
+/// beforehand: what follows from those alone is not computed in every row. `blocks` is room for the whole of them.
 #[inline(always)]
 pub(super) fn compress_behind<I: Words>(
     isa: I,
@@ -193,7 +193,7 @@ pub(super) fn compress_behind<I: Words>(
     if isa.compresses() {
         for ((state, head), block) in states.iter_mut().zip(heads).zip(blocks) {
             *block = known(isa, &tail.bytes);
-            block[..8].copy_from_slice(&to_memory::<I>(head));
+            block[..8].copy_from_slice(head);
             isa.compress(state, block);
         }
         return;
@@ -206,6 +206,19 @@ pub(super) fn compress_behind<I: Words>(
     for (states, heads) in states.as_chunks_mut().0.iter_mut().zip(heads.as_chunks().0) {
         isa.call(CompressBehind::<I, 1> { states, heads, tail });
     }
+}
+
+/// From memory order to the one in which [`compress_behind`] takes heads, or back: words are computed with in numeric order,
+/// and instructions for the whole take them from memory.
+#[inline(always)]
+pub(super) fn head<I: Words>(isa: I, half: &Half<I>) -> Half<I> {
+    if isa.compresses() { *half } else { swapped::<I>(half) }
+}
+
+/// The same of a chaining value.
+#[inline(always)]
+pub(super) fn head_of<I: Words>(isa: I, state: &State<I>) -> Half<I> {
+    if isa.compresses() { swapped::<I>(state) } else { *state }
 }
 
 /// The second half of a block that is the same in every row.
@@ -368,7 +381,7 @@ pub(super) fn splat<I: Words, const WORDS: usize>(isa: I, words: &[u32; WORDS]) 
 
 /// From numeric order to memory order, or back.
 #[inline(always)]
-pub(super) fn to_memory<I: Words>(state: &State<I>) -> Half<I> {
+fn swapped<I: Words>(state: &State<I>) -> Half<I> {
     let mut half = *state;
     for word in &mut half {
         *word = word.to_be();
