@@ -448,41 +448,51 @@ impl Account {
     }
 }
 
+/// What there is of an account: its place among those that a run has met, or how its rows end.
+type Found = Result<usize, Status>;
+
+/// Accounts that are found again without a look into a map, where they are no more than these.
+const RECENT: usize = 16;
+
 /// The accounts that a run meets, each looked up once: rows refer to them by their place here.
 pub(crate) struct RunAccounts<'e> {
     all: &'e Roll,
     away: &'e [(u32, Status)],
     met: Vec<Arc<Account>>,
-    /// Made when a second account is met.
-    places: Option<hashbrown::HashMap<u32, Result<usize, Status>>>,
-    last: Option<(u32, Result<usize, Status>)>,
+    /// Those that made room for others among the recent ones.
+    found: hashbrown::HashMap<u32, Found>,
+    /// Each of these at its number's remainder.
+    recent: [Option<(u32, Found)>; RECENT],
 }
 
 impl<'e> RunAccounts<'e> {
     /// `away`: [`Plan::away`](super::plan::Plan::away).
     pub(crate) fn new(all: &'e Roll, away: &'e [(u32, Status)]) -> Self {
-        Self { all, away, met: Vec::new(), places: None, last: None }
+        Self { all, away, met: Vec::new(), found: hashbrown::HashMap::new(), recent: [None; RECENT] }
     }
 
     /// The place of an account, or how its rows end: it was deleted, or is not this engine's.
-    pub(crate) fn find(&mut self, id: u32) -> Result<usize, Status> {
-        if let Some((last, place)) = self.last
-            && last == id
-        {
-            return place;
+    #[inline(always)]
+    pub(crate) fn find(&mut self, id: u32) -> Found {
+        match self.recent[id as usize % RECENT] {
+            Some((recent, found)) if recent == id => found,
+            _ => self.look_up(id),
         }
-        let place = match (self.last, &mut self.places) {
-            (None, _) => Self::meet(self.all, self.away, &mut self.met, id),
-            (Some(last), places) => {
-                let places = places.get_or_insert_with(|| hashbrown::HashMap::from([last]));
-                *places.entry(id).or_insert_with(|| Self::meet(self.all, self.away, &mut self.met, id))
-            }
-        };
-        self.last = Some((id, place));
-        place
     }
 
-    fn meet(all: &Roll, away: &[(u32, Status)], met: &mut Vec<Arc<Account>>, id: u32) -> Result<usize, Status> {
+    fn look_up(&mut self, id: u32) -> Found {
+        let recent = &mut self.recent[id as usize % RECENT];
+        // A call of one account needs no map.
+        if let Some((other, found)) = *recent {
+            self.found.insert(other, found);
+        }
+        let known = self.found.get(&id).copied();
+        let found = known.unwrap_or_else(|| Self::meet(self.all, self.away, &mut self.met, id));
+        *recent = Some((id, found));
+        found
+    }
+
+    fn meet(all: &Roll, away: &[(u32, Status)], met: &mut Vec<Arc<Account>>, id: u32) -> Found {
         if let Ok(at) = away.binary_search_by_key(&id, |&(account, _)| account) {
             return Err(away[at].1);
         }

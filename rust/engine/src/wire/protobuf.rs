@@ -22,6 +22,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field; `Ok(None)` at the end.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, ()> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -44,7 +45,20 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Nearly all are of one byte or two.
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, ()> {
+        let (value, rest) = match *self.rest {
+            [low @ 0..0x80, ref rest @ ..] => (u64::from(low), rest),
+            [low, high @ 0..0x80, ref rest @ ..] => (u64::from(low & 0x7f) | u64::from(high) << 7, rest),
+            _ => return self.long_varint(),
+        };
+        self.rest = rest;
+        Ok(value)
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64, ()> {
         let mut value = 0;
         for (i, &byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
@@ -56,6 +70,7 @@ impl<'a> Fields<'a> {
         Err(())
     }
 
+    #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], ()> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(())?;
         self.rest = rest;
