@@ -121,11 +121,10 @@ impl Growing {
         &mut self.bytes[begin..self.written]
     }
 
-    /// All of them, [`Bytes::shared`].
-    pub(crate) fn shared(self) -> Bytes {
-        let mut bytes = self.bytes.shared();
-        bytes.truncate(self.written);
-        bytes
+    /// All of them.
+    pub(crate) fn written(mut self) -> Bytes {
+        self.bytes.truncate(self.written);
+        self.bytes
     }
 }
 

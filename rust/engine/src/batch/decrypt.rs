@@ -21,13 +21,13 @@ use super::records::{self, Dirty};
 use super::rows::{Kind, Outcome, Packed};
 use super::session_record::LONGEST_CHAIN;
 use super::tile::{self, TileKeys};
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Growing};
 use crate::error::{Events, Status};
 use crate::limits::MAX_ARCHIVED_STEPS;
 use crate::ratchet::{ChainKey, KeyPair, Peer, Place, Session, identities};
 use crate::secret::Secret;
 use crate::store::{Changes, Key, Kind as RowKind};
-use crate::wire::{PrekeyMessage, SignalMessage};
+use crate::wire::{MAC_BYTES, PrekeyMessage, SignalMessage};
 
 /// Peers whose frames are opened together where they need more than the columns: all lanes are full, and what is touched of
 /// them time and again stays in the cache.
@@ -48,11 +48,15 @@ pub(super) struct Incoming<'a> {
     pub(super) arrivals: &'a Arrivals<'a>,
 }
 
-/// What a run of a decrypt call gives.
+/// The least that a frame has beside its plaintext: version, ratchet key, counter, length, padding, code.
+const LEAST_OVERHEAD: usize = 1 + 35 + 2 + 2 + 1 + MAC_BYTES;
+
+/// What runs of a decrypt call give: those that one thread does add to one.
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) bytes: Bytes,
+    /// The plaintexts, those of each run in the rows' order: in a call of one row a session they lie as the caller gets them.
+    pub(super) plaintexts: Growing,
     /// Slots whose newest receiving chain has moved.
     pub(super) advanced: Vec<(u32, ChainKey)>,
     /// Slots where more has changed.
@@ -62,6 +66,35 @@ pub(super) struct Opened {
     pub(super) changes: Changes,
     /// What goes to the receive buffers.
     pub(super) lots: Vec<PutLot>,
+}
+
+impl Opened {
+    /// Nothing yet, with room for `rows` rows whose frames have so many bytes in all.
+    pub(super) fn with_room(rows: usize, frames: usize) -> Self {
+        Self {
+            outcomes: Vec::with_capacity(rows),
+            plaintexts: Growing::with_room(frames.saturating_sub(rows * LEAST_OVERHEAD)),
+            // A vector that grows leaves chain keys behind.
+            advanced: Vec::with_capacity(rows),
+            ..Self::default()
+        }
+    }
+
+    /// Takes over the plaintexts of the outcomes from `first` on, in the rows' order.
+    fn take_plaintexts(&mut self, first: usize, texts: &[u8]) {
+        let Self { outcomes, plaintexts, .. } = self;
+        let outcomes = &mut outcomes[first..];
+        outcomes.sort_unstable_by_key(|outcome| outcome.row);
+        let mut start = plaintexts.len();
+        let mut rest = plaintexts.next(outcomes.iter().map(|outcome| outcome.len).sum());
+        for outcome in outcomes {
+            let (plaintext, behind) = rest.split_at_mut(outcome.len);
+            plaintext.copy_from_slice(&texts[outcome.start..outcome.start + outcome.len]);
+            outcome.start = start;
+            start += outcome.len;
+            rest = behind;
+        }
+    }
 }
 
 /// A frame that may be the next on its session's newest chain.
@@ -140,11 +173,20 @@ struct Run<'a> {
     used: HashSet<(u32, u32)>,
     repeats: Repeats,
     keeping: Keeping,
-    opened: Opened,
+    /// The plaintexts as they are opened: tiles of one length together, and with holes where padding was.
+    texts: Bytes,
+    opened: &'a mut Opened,
 }
 
-/// Decrypts the rows of some entries.
-pub(super) fn open<'a>(engine: &'a Engine, plan: &Plan<'_>, entries: &[Entry], incoming: Incoming<'a>) -> Opened {
+/// Decrypts the rows of some entries and adds what that gives.
+pub(super) fn open<'a>(
+    engine: &'a Engine,
+    plan: &Plan<'_>,
+    entries: &[Entry],
+    incoming: Incoming<'a>,
+    opened: &'a mut Opened,
+) {
+    let first = opened.outcomes.len();
     let mut run = Run {
         engine,
         incoming,
@@ -153,15 +195,14 @@ pub(super) fn open<'a>(engine: &'a Engine, plan: &Plan<'_>, entries: &[Entry], i
         used: HashSet::new(),
         repeats: Repeats::default(),
         keeping: Keeping::default(),
-        opened: Opened::default(),
+        texts: Bytes::default(),
+        opened,
     };
-    let count = entries.iter().map(|entry| entry.rows as usize).sum();
-    run.opened.outcomes.reserve_exact(count);
     let (mut next, mut rest) = run.gather(plan, entries);
     run.open_next(&mut next, &mut rest);
     drop(next);
     run.open_rest(plan, entries, &rest);
-    run.finish()
+    run.finish(first);
 }
 
 impl<'a> Run<'a> {
@@ -171,7 +212,7 @@ impl<'a> Run<'a> {
 
     /// Ends a row whose frame is in the receive buffer, or has no room there.
     fn settle(&mut self, row: u32) -> bool {
-        self.incoming.arrivals.settle(row, &mut self.opened.outcomes, &mut self.opened.bytes)
+        self.incoming.arrivals.settle(row, &mut self.opened.outcomes, &mut self.texts)
     }
 
     /// The outcome of a row that was opened; its plaintext goes to the receive buffer, or the seed of what opens it.
@@ -220,14 +261,13 @@ impl<'a> Run<'a> {
     fn open_next(&mut self, next: &mut [Next<'a>], rest: &mut Vec<usize>) {
         let backend = self.engine.backend;
         let total = next.iter().map(|next| next.message.ciphertext.len()).sum();
-        self.opened.bytes.reserve(total);
-        // A vector that grows leaves chain keys behind, and so does a sort that needs room of its own.
-        self.opened.advanced.reserve_exact(next.len());
+        self.texts.reserve(total);
         if self.engine.durable() {
             self.opened.changes.reserve_rows(next.len(), next.len() * LONGEST_CHAIN);
         }
         let keeps = self.incoming.arrivals.keeps();
         self.keeping = self.incoming.arrivals.keeping(next.len());
+        // A sort that needs room of its own leaves chain keys behind.
         next.sort_unstable_by_key(|next| (next.message.authenticated.len().div_ceil(64), next.row));
         let (mut chains, mut seeds) = (tile::column::<32>(), tile::column::<32>());
         for tile in next.chunks_mut(TILE) {
@@ -241,12 +281,13 @@ impl<'a> Run<'a> {
                 *next.chain.key.expose_mut() = *chain;
                 next.chain.index += 1;
             }
-            let mut rows: [Option<(&SignalMessage<'a>, [u8; 66])>; TILE] = [None; TILE];
-            for (row, next) in rows.iter_mut().zip(tile.iter()) {
+            let (mut heads, mut messages) = ([[0; 66]; TILE], [None; TILE]);
+            for ((head, message), next) in heads.iter_mut().zip(&mut messages).zip(tile.iter()) {
                 let account = &self.accounts[next.account];
-                *row = Some((&next.message, identities(&next.their_identity, &account.identity.public)));
+                *head = identities(&next.their_identity, &account.identity.public);
+                *message = Some(&next.message);
             }
-            let opened = self.open_tile(&keys, tile.len(), &rows);
+            let opened = self.open_tile(&keys, &heads[..n], &messages);
             for (lane, (next, at)) in tile.iter_mut().zip(opened).enumerate() {
                 let Some((start, len)) = at else {
                     rest.push(next.entry);
@@ -265,28 +306,27 @@ impl<'a> Run<'a> {
         rest.sort_unstable();
     }
 
-    /// MAC, CBC and padding of a tile of `n` rows. Gives where each plaintext is in the run's bytes; `None` for a
-    /// frame that is not authentic, of which nothing stays.
+    /// MAC, CBC and padding of a tile of rows, with the identities that their codes cover. Gives where each plaintext is in
+    /// the run's texts; `None` for a frame that is not authentic, of which nothing stays.
     fn open_tile(
         &mut self,
         keys: &TileKeys,
-        n: usize,
-        rows: &[Option<(&SignalMessage<'_>, [u8; 66])>; TILE],
+        heads: &[[u8; 66]],
+        messages: &[Option<&SignalMessage<'_>>; TILE],
     ) -> [Option<(usize, usize)>; TILE] {
-        let mut heads = [[0; 66]; TILE];
+        let n = heads.len();
         let mut frames: [&[u8]; TILE] = [&[]; TILE];
-        for (lane, (message, head)) in rows[..n].iter().flatten().enumerate() {
-            heads[lane] = *head;
-            frames[lane] = message.authenticated;
+        for (frame, message) in frames.iter_mut().zip(messages[..n].iter().flatten()) {
+            *frame = message.authenticated;
         }
-        let macs = tile::macs(self.engine.backend, &keys.mac[..n], &heads[..n], &frames[..n]);
+        let macs = tile::macs(self.engine.backend, &keys.mac[..n], heads, &frames[..n]);
         let mut authentic: [Option<&[u8]>; TILE] = [None; TILE];
-        for (lane, (message, _)) in rows[..n].iter().flatten().enumerate() {
+        for (lane, message) in messages[..n].iter().flatten().enumerate() {
             authentic[lane] = tile::mac_is(message.mac, &macs[lane]).then_some(message.ciphertext);
         }
         let engine = self.engine;
         let unpad = |text: &[u8]| engine.strip_message_padding(text);
-        tile::open(engine.backend, &keys.cipher, &keys.iv, &authentic, &mut self.opened.bytes, unpad)
+        tile::open(engine.backend, &keys.cipher, &keys.iv, &authentic, &mut self.texts, unpad)
     }
 
     /// Opens everything else, some peers at a time.
@@ -557,15 +597,15 @@ impl<'a> Run<'a> {
         let mut at: Vec<Option<(usize, usize)>> = Vec::with_capacity(attempts.len());
         let mut seeds = tile::column::<32>();
         for tile in attempts.chunks(TILE) {
-            let mut rows: [Option<(&SignalMessage<'a>, [u8; 66])>; TILE] = [None; TILE];
+            let (mut heads, mut messages) = ([[0; 66]; TILE], [None; TILE]);
             for (lane, attempt) in tile.iter().enumerate() {
                 let account = &self.accounts[self.receivers[attempt.trial.receiver].account];
                 seeds[lane] = *attempt.seed.expose();
-                let head = identities(&attempt.session.their_identity, &account.identity.public);
-                rows[lane] = Some((&attempt.trial.message, head));
+                heads[lane] = identities(&attempt.session.their_identity, &account.identity.public);
+                messages[lane] = Some(&attempt.trial.message);
             }
             let keys = tile::message_keys(self.engine.backend, &seeds[..tile.len()]);
-            let opened = self.open_tile(&keys, tile.len(), &rows);
+            let opened = self.open_tile(&keys, &heads[..tile.len()], &messages);
             at.extend_from_slice(&opened[..tile.len()]);
         }
         for (attempt, at) in attempts.iter_mut().zip(&mut at) {
@@ -682,7 +722,7 @@ impl<'a> Run<'a> {
             Candidate::New | Candidate::None => {
                 let changed = receiver.peer.identity.is_some_and(|trusted| trusted != session.their_identity);
                 if changed && self.engine.refuses_identity_changes() {
-                    self.opened.bytes[start..start + len].zeroize();
+                    self.texts[start..start + len].zeroize();
                     return self.fail(trial.row, Status::UntrustedIdentity);
                 }
                 if changed {
@@ -712,15 +752,15 @@ impl<'a> Run<'a> {
         self.done(outcome, None);
     }
 
-    fn finish(mut self) -> Opened {
+    fn finish(mut self, first: usize) {
         self.receivers.retain(|receiver| receiver.dirty.current);
         let changed =
             self.receivers.iter_mut().map(|Receiver { slot, key, dirty, peer, .. }| (*slot, *key, *dirty, peer));
         self.engine.put_peers(&mut self.opened.changes, changed);
-        let Opened { bytes, changes, lots, .. } = &mut self.opened;
-        *lots = self.incoming.arrivals.put(self.keeping, bytes, changes);
+        let Opened { changes, lots, .. } = &mut *self.opened;
+        lots.extend(self.incoming.arrivals.put(self.keeping, &self.texts, changes));
         self.opened.changed.extend(self.receivers.into_iter().map(|receiver| (receiver.slot, receiver.peer)));
-        self.opened
+        self.opened.take_plaintexts(first, &self.texts);
     }
 }
 

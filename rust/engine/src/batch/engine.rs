@@ -14,7 +14,7 @@ use interlane_lanes::{Backend, public};
 use super::accounts::{Account, AccountId, AccountInfo, Import, RunAccounts, Upload, prekey_tag};
 use super::buffer::{Acknowledged, BufferLimits};
 use super::columns::Columns;
-use super::decrypt::{self, Incoming, Stock};
+use super::decrypt::{self, Incoming, Opened, Stock};
 use super::encrypt::{self, Sealed};
 use super::group::Groups;
 use super::lease::{ChainAt, Durability, Leases};
@@ -949,7 +949,7 @@ impl Engine {
         let (mut results, mut changes, mut advanced) = (Vec::with_capacity(runs.len()), Changes::default(), Vec::new());
         let (mut written, mut low) = (Vec::new(), Vec::new());
         for run in runs {
-            results.push((run.outcomes, run.frames.shared()));
+            results.push((run.outcomes, run.frames.written().shared()));
             changes.append(run.changes);
             advanced.push(run.advanced);
             written.extend(run.written);
@@ -1008,14 +1008,18 @@ impl Engine {
         let incoming =
             Incoming { kinds, frames, stock: &stock, disputed, randomness: &randomness, arrivals: &arrivals };
         let least = if disputed { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
-        let runs = self.over_the_cores(&plan.runs(self.threads, least), |part| {
-            decrypt::open(self, &plan, &plan.entries[part], incoming)
+        let begin = |part: Range<usize>| {
+            let rows = plan.entries[part].iter().map(|entry| entry.rows as usize).sum();
+            Opened::with_room(rows, frames.bytes() * rows / handles.len())
+        };
+        let runs = self.added_over_the_cores(&plan.runs(self.threads, least), begin, |part, opened| {
+            decrypt::open(self, &plan, &plan.entries[part], incoming, opened);
         });
         let (mut results, mut changes) = (Vec::with_capacity(runs.len()), Changes::default());
         let (mut advanced, mut changed, mut consumed) = (Vec::new(), Vec::new(), Vec::new());
         let mut lots = Vec::new();
         for run in runs {
-            results.push((run.outcomes, run.bytes));
+            results.push((run.outcomes, run.plaintexts.written()));
             changes.append(run.changes);
             advanced.push(run.advanced);
             changed.extend(run.changed);
