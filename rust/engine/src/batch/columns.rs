@@ -50,6 +50,7 @@ struct Name {
 }
 
 /// The parts of a session that a warm message does not touch.
+#[derive(Default)]
 struct Cold {
     root: Secret<32>,
     ratchet_private: Secret<32>,
@@ -294,40 +295,47 @@ impl Page {
         Peer { identity, current: Some(current), archived }
     }
 
-    /// Puts everything about the peer in its columns; what was there before is zeroed.
+    /// Puts everything about the peer in its columns; what was there before is zeroed. The memory of what is cold stays where
+    /// it is: a turn would free it and ask for as much again.
     fn set_peer(&mut self, i: usize, peer: Peer) {
         self.forms[i] = Form::default();
         self.forms[i].set(Form::TRUSTED, peer.identity.is_some());
         self.identity[i] = peer.identity.unwrap_or_default();
         self.sending_key[i] = Secret::default();
         self.receiving_key[i] = Secret::default();
-        self.cold[i] = None;
         self.set_leased(i, 0);
-        let Some(mut session) = peer.current else { return };
+        let Some(mut session) = peer.current else {
+            self.cold[i] = None;
+            return;
+        };
         self.leased[i] = session.leased.max(session.sending.index);
         self.set_sending(i, take(&mut session.sending));
         self.previous_counter[i] = session.previous_counter;
         self.ratchet_public[i] = session.ratchet.public;
-        let mut rest = Rest { archived: peer.archived, ..Rest::default() };
-        if let Some(newest) = session.newest_mut() {
+        let (mut older, mut skipped) = (take(&mut session.receiving), SkippedKeys::default());
+        if !older.is_empty() {
+            let mut newest = older.remove(0);
+            let newest = ReceivingChain::alone(&mut newest);
             self.forms[i].set(Form::RECEIVING, true);
             self.receiving_ratchet[i] = newest.ratchet_key;
             self.set_receiving(i, take(&mut newest.chain));
-            rest.skipped = take(&mut newest.skipped);
-            rest.older = session.receiving.split_off(1);
+            skipped = take(&mut newest.skipped);
         }
-        let plain = rest.older.is_empty() && rest.skipped.is_empty() && rest.archived.is_empty();
+        let plain = older.is_empty() && skipped.is_empty() && peer.archived.is_empty();
         let differs = Some(session.their_identity) != peer.identity;
         self.forms[i].set(Form::SESSION, true);
         self.forms[i].set(Form::NEEDS_COLD, differs || session.pending.is_some());
-        self.cold[i] = Some(Box::new(Cold {
-            root: take(&mut session.root),
-            ratchet_private: take(&mut session.ratchet.private),
-            base_key: session.base_key,
-            pending: session.pending,
-            other_identity: differs.then(|| Box::new(session.their_identity)),
-            rest: (!plain).then(|| Box::new(rest)),
-        }));
+        let cold = self.cold[i].get_or_insert_default();
+        cold.root = take(&mut session.root);
+        cold.ratchet_private = take(&mut session.ratchet.private);
+        cold.base_key = session.base_key;
+        cold.pending = session.pending;
+        cold.other_identity = differs.then(|| Box::new(session.their_identity));
+        if plain {
+            cold.rest = None;
+        } else {
+            **cold.rest.get_or_insert_default() = Rest { older, skipped, archived: peer.archived };
+        }
     }
 
     /// Identity, whether there is a session, whether it is still unanswered, how many are archived.
