@@ -24,7 +24,12 @@ mod measure;
 mod rows;
 
 use interlane_lanes::isa::Backend;
+use mimalloc::MiMalloc;
 use pyo3::prelude::*;
+
+/// Of Rust's side alone: Python's objects are Python's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The names of the backends that this CPU can run, the best first.
 #[pyfunction]
