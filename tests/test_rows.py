@@ -204,3 +204,23 @@ def test_the_memory_is_given_back() -> None:
     for way in range(40):
         borrow(way)
     assert resident() - before < 3 * megabytes << 20
+
+
+@pytest.mark.parametrize("accounts", [2, 17, 50])
+def test_rows_of_many_accounts_are_mixed_in_one_call(accounts: int) -> None:
+    """More of them than a run has at hand, in turn: every row is its own account's."""
+    with interlane.open(":memory:", threads=1) as engine:
+        far = engine.account("far", create=True)
+        near = [engine.account(f"near-{i}", create=True) for i in range(accounts)]
+        names = [f"near-{i}" for i in range(accounts)]
+        outward = engine.sessions(near, ["far"] * accounts)
+        inward = engine.sessions([far] * accounts, names)
+        bundles = list(far.prekeys(accounts).bundles())
+        assert engine.start_sessions(outward, bundles).ok.all()
+        order = [*range(accounts), *reversed(range(accounts)), 0, accounts - 1, 0]
+        plaintexts = [f"row {at} of {i}".encode() for at, i in enumerate(order)]
+        sent = engine.encrypt(outward[order], plaintexts)
+        opened = engine.decrypt(inward[order], sent.kinds, sent.data, sent.offsets)
+        assert opened.tolist() == plaintexts
+        answers = engine.encrypt(inward[order], plaintexts)
+        assert engine.decrypt(outward[order], answers.kinds, answers.tolist()).tolist() == plaintexts
