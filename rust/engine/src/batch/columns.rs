@@ -312,15 +312,16 @@ impl Page {
         self.set_sending(i, take(&mut session.sending));
         self.previous_counter[i] = session.previous_counter;
         self.ratchet_public[i] = session.ratchet.public;
-        let (mut older, mut skipped) = (take(&mut session.receiving), SkippedKeys::default());
-        if !older.is_empty() {
-            let mut newest = older.remove(0);
-            let newest = ReceivingChain::alone(&mut newest);
+        let mut skipped = SkippedKeys::default();
+        if let Some(newest) = session.newest_mut() {
             self.forms[i].set(Form::RECEIVING, true);
             self.receiving_ratchet[i] = newest.ratchet_key;
-            self.set_receiving(i, take(&mut newest.chain));
             skipped = take(&mut newest.skipped);
+            let chain = take(&mut newest.chain);
+            self.set_receiving(i, chain);
+            session.receiving.remove(0);
         }
+        let older = take(&mut session.receiving);
         let plain = older.is_empty() && skipped.is_empty() && peer.archived.is_empty();
         let differs = Some(session.their_identity) != peer.identity;
         self.forms[i].set(Form::SESSION, true);

@@ -283,13 +283,8 @@ impl<'a> Run<'a> {
                 *next.chain.key.expose_mut() = *chain;
                 next.chain.index += 1;
             }
-            let (mut heads, mut messages) = ([[0; 66]; TILE], [None; TILE]);
-            for ((head, message), next) in heads.iter_mut().zip(&mut messages).zip(tile.iter()) {
-                let account = &self.accounts[next.account];
-                *head = identities(&next.their_identity, &account.identity.public);
-                *message = Some(&next.message);
-            }
-            let opened = self.open_tile(&keys, &heads[..n], &messages);
+            let rows = tile.iter().map(|next| (next.account, &next.their_identity, &next.message));
+            let opened = open_tile(self.engine, &self.accounts, &keys, rows, &mut self.texts);
             for (lane, (next, at)) in tile.iter_mut().zip(opened).enumerate() {
                 let Some((start, len)) = at else {
                     rest.push(next.entry);
@@ -306,29 +301,6 @@ impl<'a> Run<'a> {
             }
         }
         rest.sort_unstable();
-    }
-
-    /// MAC, CBC and padding of a tile of rows, with the identities that their codes cover. Gives where each plaintext is in
-    /// the run's texts; `None` for a frame that is not authentic, of which nothing stays.
-    fn open_tile(
-        &mut self,
-        keys: &TileKeys,
-        heads: &[[u8; 66]],
-        messages: &[Option<&SignalMessage<'_>>; TILE],
-    ) -> [Option<(usize, usize)>; TILE] {
-        let n = heads.len();
-        let mut frames: [&[u8]; TILE] = [&[]; TILE];
-        for (frame, message) in frames.iter_mut().zip(messages[..n].iter().flatten()) {
-            *frame = message.authenticated;
-        }
-        let macs = tile::macs(self.engine.backend, &keys.mac[..n], heads, &frames[..n]);
-        let mut authentic: [Option<&[u8]>; TILE] = [None; TILE];
-        for (lane, message) in messages[..n].iter().flatten().enumerate() {
-            authentic[lane] = tile::mac_is(message.mac, &macs[lane]).then_some(message.ciphertext);
-        }
-        let engine = self.engine;
-        let unpad = |text: &[u8]| engine.strip_message_padding(text);
-        tile::open(engine.backend, &keys.cipher, &keys.iv, &authentic, &mut self.texts, unpad)
     }
 
     /// Opens everything else, some peers at a time.
@@ -599,15 +571,14 @@ impl<'a> Run<'a> {
         let mut at: Vec<Option<(usize, usize)>> = Vec::with_capacity(attempts.len());
         let mut seeds = tile::column::<32>();
         for tile in attempts.chunks(TILE) {
-            let (mut heads, mut messages) = ([[0; 66]; TILE], [None; TILE]);
-            for (lane, attempt) in tile.iter().enumerate() {
-                let account = &self.accounts[self.receivers[attempt.trial.receiver].account];
-                seeds[lane] = *attempt.seed.expose();
-                heads[lane] = identities(&attempt.session.their_identity, &account.identity.public);
-                messages[lane] = Some(&attempt.trial.message);
+            for (seed, attempt) in seeds.iter_mut().zip(tile) {
+                *seed = *attempt.seed.expose();
             }
             let keys = tile::message_keys(self.engine.backend, &seeds[..tile.len()]);
-            let opened = self.open_tile(&keys, &heads[..tile.len()], &messages);
+            let rows = tile.iter().map(|Attempt { trial, session, .. }| {
+                (self.receivers[trial.receiver].account, &session.their_identity, &trial.message)
+            });
+            let opened = open_tile(self.engine, &self.accounts, &keys, rows, &mut self.texts);
             at.extend_from_slice(&opened[..tile.len()]);
         }
         for (attempt, at) in attempts.iter_mut().zip(&mut at) {
@@ -764,6 +735,32 @@ impl<'a> Run<'a> {
         self.opened.changed.extend(self.receivers.into_iter().map(|receiver| (receiver.slot, receiver.peer)));
         self.opened.take_plaintexts(first, &self.texts);
     }
+}
+
+/// MAC, CBC and padding of a tile of rows: of each its account's place, the peer's identity and the message. Gives where each
+/// plaintext is in `texts`; `None` for a frame that is not authentic, of which nothing stays.
+fn open_tile<'m, 'f: 'm>(
+    engine: &Engine,
+    accounts: &RunAccounts<'_>,
+    keys: &TileKeys,
+    rows: impl Iterator<Item = (usize, &'m [u8; 32], &'m SignalMessage<'f>)>,
+    texts: &mut Bytes,
+) -> [Option<(usize, usize)>; TILE] {
+    let (mut n, mut heads, mut frames) = (0, [[0; 66]; TILE], [&[][..]; TILE]);
+    let mut carried = [(&[0; MAC_BYTES], &[][..]); TILE];
+    for (account, their_identity, message) in rows {
+        heads[n] = identities(their_identity, &accounts[account].identity.public);
+        frames[n] = message.authenticated;
+        carried[n] = (message.mac, message.ciphertext);
+        n += 1;
+    }
+    let macs = tile::macs(engine.backend, &keys.mac[..n], &heads[..n], &frames[..n]);
+    let mut authentic = [None; TILE];
+    for ((text, (mac, ciphertext)), computed) in authentic.iter_mut().zip(&carried[..n]).zip(macs.iter()) {
+        *text = tile::mac_is(mac, computed).then_some(*ciphertext);
+    }
+    let unpad = |text: &[u8]| engine.strip_message_padding(text);
+    tile::open(engine.backend, &keys.cipher, &keys.iv, &authentic, texts, unpad)
 }
 
 /// Brings a frame into the cache while others are gathered: a tile reads the frames of all its lanes side by side, which no CPU

@@ -940,7 +940,7 @@ impl Engine {
         let plan = self.plan(handles, Vec::new())?;
         let randomness = self.padding_randomness(handles.len())?;
         let begin = |part: Range<usize>| {
-            let rows = plan.entries[part].iter().map(|entry| entry.rows as usize).sum();
+            let rows = plan.rows(part);
             Sealed::with_room(rows, plaintexts.bytes() * rows / handles.len())
         };
         let runs = self.added_over_the_cores(&plan.runs(self.threads, LEAST_SYMMETRIC_ROWS), begin, |part, sealed| {
@@ -1009,7 +1009,7 @@ impl Engine {
             Incoming { kinds, frames, stock: &stock, disputed, randomness: &randomness, arrivals: &arrivals };
         let least = if disputed { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
         let begin = |part: Range<usize>| {
-            let rows = plan.entries[part].iter().map(|entry| entry.rows as usize).sum();
+            let rows = plan.rows(part);
             Opened::with_room(rows, frames.bytes() * rows / handles.len())
         };
         let runs = self.added_over_the_cores(&plan.runs(self.threads, least), begin, |part, opened| {

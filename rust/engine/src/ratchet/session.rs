@@ -138,7 +138,11 @@ impl Session {
 
     /// A receiving chain to be changed: copies of the session that share it keep it as it is.
     pub(crate) fn chain_mut(&mut self, at: usize) -> &mut ReceivingChain {
-        ReceivingChain::alone(&mut self.receiving[at])
+        let chain = &mut self.receiving[at];
+        if Arc::get_mut(chain).is_none() {
+            *chain = Arc::new(chain.copy());
+        }
+        Arc::get_mut(chain).expect("it has one owner")
     }
 
     /// The newest receiving chain, to be changed.
@@ -186,14 +190,6 @@ impl Session {
 }
 
 impl ReceivingChain {
-    /// A chain to be changed: others who share it keep it as it is.
-    pub(crate) fn alone(chain: &mut Arc<Self>) -> &mut Self {
-        if Arc::get_mut(chain).is_none() {
-            *chain = Arc::new(chain.copy());
-        }
-        Arc::get_mut(chain).expect("it has one owner")
-    }
-
     /// A copy to be moved to where it stays.
     fn copy(&self) -> Self {
         Self { ratchet_key: self.ratchet_key, chain: self.chain.duplicate(), skipped: self.skipped.duplicate() }
