@@ -866,14 +866,15 @@ impl Engine {
         }
     }
 
-    /// Puts a call's rows in order, and its state back; over the cores where there are many rows.
+    /// Puts a call's rows in order, and its state back; over the cores where there are many rows. They have just done the call's
+    /// runs: state is put back while rows are laid out, for a core that has nothing to do falls asleep, and waking takes longer.
     fn assemble(&self, n: usize, results: &mut [(Vec<Outcome>, Bytes)], put_back: impl FnOnce() + Send) -> Rows {
         let Some(pool) = self.pool.as_ref().filter(|_| n >= LEAST_SYMMETRIC_ROWS) else {
             put_back();
             return Rows::assemble(n, results);
         };
-        let mut rows = Rows::laid_out(n, results);
-        let left = Mutex::new(rows.pieces(results));
+        let mut rows = Rows::default();
+        let left = Mutex::new(Vec::new());
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let fill = || std::iter::from_fn(next).for_each(Piece::fill);
         pool.in_place_scope(|scope| {
@@ -882,6 +883,8 @@ impl Engine {
                 put_back();
                 fill();
             });
+            rows = Rows::laid_out(n, results);
+            *left.lock().unwrap_or_else(PoisonError::into_inner) = rows.pieces(results);
             for _ in 1..pool.current_num_threads() {
                 scope.spawn(move |_| fill());
             }
@@ -959,18 +962,19 @@ impl Engine {
         let committed = self.commit(changes, &chains)?;
         self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
         results.push((unknown(&plan), Bytes::default()));
-        let put_back = || {
+        let leases_written = !written.is_empty();
+        let put_back = move || {
             let pages = self.columns.pages();
             let mut walk = pages.walk();
             for (slot, chain) in advanced.iter_mut().flatten() {
                 walk.to(*slot).set_sending(take(chain));
             }
-            for &(slot, leased) in &written {
+            for (slot, leased) in written {
                 walk.to(slot).set_leased(leased);
             }
         };
         let rows = self.assemble(handles.len(), &mut results, put_back);
-        self.note_leases(!written.is_empty(), low.into_iter().map(|(slot, until)| (ChainAt::Session(slot), until)));
+        self.note_leases(leases_written, low.into_iter().map(|(slot, until)| (ChainAt::Session(slot), until)));
         self.count(&rows, Some(&self.encrypted));
         Ok(rows)
     }
@@ -1029,7 +1033,7 @@ impl Engine {
         let committed = self.commit(changes, &sessions(&changed))?;
         self.vouch(committed, &plan, |slot| self.account_of(slot), &mut results);
         results.push((unknown(&plan), Bytes::default()));
-        let put_back = || {
+        let put_back = move || {
             let pages = self.columns.pages();
             let mut walk = pages.walk();
             for (slot, chain) in advanced.iter_mut().flatten() {

@@ -242,10 +242,11 @@ impl Piece<'_> {
     /// Writes all of it.
     pub(crate) fn fill(self) {
         for (outcomes, bytes) in self.runs {
-            for outcome in outcomes {
-                let to = self.offsets[outcome.row as usize] as usize - self.base;
-                let from = &bytes[outcome.start..outcome.start + outcome.len];
-                self.data[to..to + outcome.len].copy_from_slice(from);
+            let behind = |one: &Outcome, next: &Outcome| next.row == one.row + 1 && next.start == one.start + one.len;
+            for in_order in outcomes.chunk_by(behind) {
+                let (from, len) = (in_order[0].start, in_order.iter().map(|outcome| outcome.len).sum::<usize>());
+                let to = self.offsets[in_order[0].row as usize] as usize - self.base;
+                self.data[to..to + len].copy_from_slice(&bytes[from..from + len]);
             }
         }
     }
@@ -293,6 +294,10 @@ mod tests {
         assert_eq!(pieces.len(), 2);
         pieces.into_iter().rev().for_each(Piece::fill);
         assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"bcdd"[..], &[0, 0, 1, 2, 4][..]));
+        // Rows that lie one behind the other are copied at once, up to a hole.
+        let holed = (vec![outcome(1, 0, 2), outcome(2, 2, 1), outcome(3, 4, 1)], bytes(b"bbc.d"));
+        let rows = Rows::assemble(5, &mut [holed, (vec![outcome(0, 1, 1), outcome(4, 0, 1)], bytes(b"ea"))]);
+        assert_eq!((rows.data.as_slice(), rows.offsets.as_slice()), (&b"abbcde"[..], &[0, 1, 3, 4, 5, 6][..]));
         // What lies in order is taken as it is, without what is behind it; a hole is none.
         for (start, taken) in [(2, true), (3, false)] {
             let outcomes = vec![outcome(0, 0, 2), Outcome::failed(2, Status::Invalid), outcome(3, start, 1)];
