@@ -16,6 +16,7 @@ from interlane import Kind, Rows
 from linked import MEMORY, PLAINTEXT, Handles, Linked, Packed, address, bundles, handles, link
 from report import (
     GO,
+    IN_ORDER,
     LIBSIGNAL_CLIENT,
     ONE_ROW,
     ONE_THREAD,
@@ -106,6 +107,35 @@ def bench_encrypt_list(versus: Versus, linked: Linked, olm: list[vodozemac.Sessi
     ours(None)
     prepare()
     versus("encrypt/list", VODOZEMAC, rows=linked.rows, prepare=prepare, ours=ours, theirs=olm_clock(olm))
+    prepare()
+
+
+def bench_encrypt_shuffled(versus: Versus, linked: Linked) -> None:
+    """The sessions in another order at each call, against the order in which they lie in memory."""
+    random = np.random.default_rng(1)
+    linked.check(linked.open_sent(linked.send()))
+    in_order: list[Rows] = []
+    shuffled: list[tuple[Handles, Rows]] = []
+
+    def loop() -> int:
+        in_order.append(linked.send())
+        return linked.rows
+
+    def prepare() -> tuple[Handles, Handles]:
+        while in_order:
+            linked.check(linked.open_sent(in_order.pop()))
+        while shuffled:
+            far_handles, sent = shuffled.pop()
+            linked.check(linked.far.decrypt(far_handles, sent.kinds, sent.data, sent.offsets))
+        order = random.permutation(linked.rows)
+        return linked.near_handles[order], linked.far_handles[order]
+
+    def ours(both: tuple[Handles, Handles]) -> None:
+        near_handles, far_handles = both
+        plaintexts = linked.plaintexts
+        shuffled.append((far_handles, linked.near.encrypt(near_handles, plaintexts.data, plaintexts.offsets)))
+
+    versus("encrypt/shuffled", IN_ORDER, rows=linked.rows, prepare=prepare, ours=ours, theirs=clock(loop))
     prepare()
 
 

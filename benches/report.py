@@ -44,6 +44,7 @@ MEMORY_STORE = "memory store"
 UPSERTS = "bare SQLite upserts"
 ALONE = "median alone"
 ONE_THREAD = "one thread"
+IN_ORDER = "in order"
 TWO_PROCESSES = "two processes"
 BARE_WRITES = "memory store and bare writes"
 ONE_ROW = "calls of one row"
@@ -53,6 +54,7 @@ BARE_UPSERT = "bare upsert"
 WORKS = (
     "encrypt/warm",
     "encrypt/list",
+    "encrypt/shuffled",
     "decrypt/warm",
     "rows/1",
     "rows/4",
