@@ -19,8 +19,10 @@ mod server;
 
 use server::Server;
 
-/// What is waited for, at most.
-const LONGEST: Duration = Duration::from_secs(90);
+/// What is waited for, at most; where a CPU is emulated, which may multiply in software, more.
+fn longest() -> Duration {
+    Duration::from_secs(if std::env::var_os("INTERLANE_TEST_RUNNER").is_some() { 600 } else { 90 })
+}
 const PEERS: usize = 40;
 
 /// Counters of a lease.
@@ -301,13 +303,13 @@ fn goes_on_when_its_primary_dies(
             std::thread::sleep(moment);
             primary.kill();
             // However long a call takes here, some meet the gap.
-            while refused.load(Ordering::Relaxed) < PEERS && begin.elapsed() < LONGEST {
+            while refused.load(Ordering::Relaxed) < PEERS && begin.elapsed() < longest() {
                 std::thread::sleep(Duration::from_millis(10));
             }
             standby.promote();
         });
         while rounds < 40 {
-            assert!(begin.elapsed() < LONGEST, "{rounds} {refused:?}");
+            assert!(begin.elapsed() < longest(), "{rounds} {refused:?}");
             let text = format!("round {rounds}");
             // At times chains are long, which an answer ends.
             let calls = if dice.one_in(4) { 1 + dice.below(100) } else { 1 };
@@ -547,7 +549,7 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
         scope.spawn(|| {
             // However long a call takes here.
             let enough = |round| round >= 30 && left.load(Ordering::Relaxed) > 50 * PEERS;
-            for round in (0..).take_while(|&round| !enough(round) && begin.elapsed() < LONGEST) {
+            for round in (0..).take_while(|&round| !enough(round) && begin.elapsed() < longest()) {
                 // At times asked for, at times taken.
                 engines[0].move_shards(&[shard(&engines[0])], ["one", "two"][round % 2], round % 3 == 0).unwrap();
                 std::thread::sleep(Duration::from_millis(60));
@@ -582,7 +584,7 @@ fn calls_while_shards_move(url: &str, durability: Durability) {
             .collect();
         sends.into_iter().flat_map(|sends| sends.join().unwrap()).collect::<Vec<_>>()
     });
-    assert!(begin.elapsed() < LONGEST);
+    assert!(begin.elapsed() < longest());
     assert!(released.len() > 50 * PEERS, "{}", released.len());
     assert!(engines[1].stats().unwrap().sessions_evicted > 0);
     // Each opens, and none twice.
