@@ -113,17 +113,15 @@ def bench_encrypt_list(versus: Versus, linked: Linked, olm: list[vodozemac.Sessi
 def bench_encrypt_shuffled(versus: Versus, linked: Linked) -> None:
     """The sessions in another order at each call, against the order in which they lie in memory."""
     random = np.random.default_rng(1)
-    linked.check(linked.open_sent(linked.send()))
-    in_order: list[Rows] = []
+    open_in_order, in_order = encryption(linked)
     shuffled: list[tuple[Handles, Rows]] = []
 
     def loop() -> int:
-        in_order.append(linked.send())
+        in_order(None)
         return linked.rows
 
     def prepare() -> tuple[Handles, Handles]:
-        while in_order:
-            linked.check(linked.open_sent(in_order.pop()))
+        open_in_order()
         while shuffled:
             far_handles, sent = shuffled.pop()
             linked.check(linked.far.decrypt(far_handles, sent.kinds, sent.data, sent.offsets))
@@ -463,20 +461,17 @@ def two_processes(sizes: Sizes) -> Iterator[TwoProcesses]:
 
 def bench_threads_2(versus: Versus, linked: Linked, two_workers: Linked, two_processes: TwoProcesses) -> None:
     """The same call with two workers, against one; the limit is what two processes do at once."""
-    alone: list[Rows] = []
     prepare, ours = encryption(two_workers)
+    prepare_alone, alone = encryption(linked)
 
     def loop() -> int:
-        alone.append(linked.send())
+        alone(None)
         return linked.rows
 
     def prepare_both() -> None:
         prepare()
-        while alone:
-            linked.check(linked.open_sent(alone.pop()))
+        prepare_alone()
 
-    loop()
-    prepare_both()
     versus(
         "threads/2",
         ONE_THREAD,

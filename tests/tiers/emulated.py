@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
-# Tests that start themselves again do it by the words in this variable.
+# Tests that start themselves again do it by the words in this variable; where it is set, some wait longer.
 RUNNER = "INTERLANE_TEST_RUNNER"
 SECONDS_MAX = 1800
 

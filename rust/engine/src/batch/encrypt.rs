@@ -7,7 +7,7 @@ use super::accounts::{Account, RunAccounts};
 use super::columns::SendingView;
 use super::engine::Engine;
 use super::lease::{self, Ahead};
-use super::plan::{Entry, Plan};
+use super::plan::{Entry, Plan, rows_in};
 use super::randomness::{Purpose, Randomness};
 use super::records;
 use super::rows::{Kind, Outcome, Packed};
@@ -135,8 +135,7 @@ fn gather(
     accounts: &mut RunAccounts<'_>,
     outcomes: &mut Vec<Outcome>,
 ) -> (Vec<Sender>, Vec<Outgoing>) {
-    let count = entries.iter().map(|entry| entry.rows as usize).sum();
-    let (mut senders, mut rows) = (Vec::with_capacity(entries.len()), Vec::with_capacity(count));
+    let (mut senders, mut rows) = (Vec::with_capacity(entries.len()), Vec::with_capacity(rows_in(entries)));
     let pages = engine.columns.pages();
     let mut walk = pages.walk();
     for entry in entries {

@@ -18,7 +18,7 @@ use super::decrypt::{self, Incoming, Opened, Stock};
 use super::encrypt::{self, Sealed};
 use super::group::Groups;
 use super::lease::{ChainAt, Durability, Leases};
-use super::plan::{Claims, Plan};
+use super::plan::{Claims, Plan, rows_in};
 use super::randomness::{Randomness, Source};
 use super::records::{self, Dirty, PEER_KINDS, PeerRows};
 use super::residents::Residents;
@@ -943,7 +943,7 @@ impl Engine {
         let plan = self.plan(handles, Vec::new())?;
         let randomness = self.padding_randomness(handles.len())?;
         let begin = |part: Range<usize>| {
-            let rows = plan.rows(part);
+            let rows = rows_in(&plan.entries[part]);
             Sealed::with_room(rows, plaintexts.bytes() * rows / handles.len())
         };
         let runs = self.added_over_the_cores(&plan.runs(self.threads, LEAST_SYMMETRIC_ROWS), begin, |part, sealed| {
@@ -1013,7 +1013,7 @@ impl Engine {
             Incoming { kinds, frames, stock: &stock, disputed, randomness: &randomness, arrivals: &arrivals };
         let least = if disputed { usize::MAX } else { LEAST_SYMMETRIC_ROWS };
         let begin = |part: Range<usize>| {
-            let rows = plan.rows(part);
+            let rows = rows_in(&plan.entries[part]);
             Opened::with_room(rows, frames.bytes() * rows / handles.len())
         };
         let runs = self.added_over_the_cores(&plan.runs(self.threads, least), begin, |part, opened| {

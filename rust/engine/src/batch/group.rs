@@ -12,7 +12,7 @@ use super::accounts::{AccountId, pairs};
 use super::arrivals::{Arrivals, Keeping, PutLot, Repeats};
 use super::engine::{Engine, check_lengths, check_name, unknown};
 use super::lease::{self, Ahead, ChainAt, Copied, Marks, Rest};
-use super::plan::{Claims, Entry, Plan};
+use super::plan::{Claims, Entry, Plan, rows_in};
 use super::randomness::{Purpose, Randomness, number};
 use super::records::{self, SenderKeyRecord};
 use super::rows::{Kind, Outcome, Packed, Rows};
@@ -477,7 +477,7 @@ impl Engine {
     fn accept_group(&self, plan: &Plan<'_>, entries: &[Entry], messages: Packed<'_>) -> Ended {
         let mut ended = Ended::default();
         // They have keys, and stay where they are.
-        let mut accepted = Vec::with_capacity(entries.iter().map(|entry| entry.rows as usize).sum());
+        let mut accepted = Vec::with_capacity(rows_in(entries));
         for (at, entry) in self.scratches(plan, entries, false, &mut ended) {
             for row in plan.rows_of(&entry) {
                 match DistributionMessage::parse(messages.row(row as usize)) {
@@ -544,7 +544,7 @@ impl Engine {
 
     fn seal_group(&self, plan: &Plan<'_>, entries: &[Entry], plaintexts: Packed<'_>, randomness: &Randomness) -> Ended {
         let mut ended = Ended::default();
-        let mut rows = Vec::with_capacity(entries.iter().map(|entry| entry.rows as usize).sum());
+        let mut rows = Vec::with_capacity(rows_in(entries));
         for (at, entry) in self.scratches(plan, entries, true, &mut ended) {
             let SenderKeyRecord::Own(Some(own)) = &*ended.scratches[at].record else {
                 ended.outcomes.extend(plan.rows_of(&entry).map(|row| Outcome::failed(row, Status::NoSenderKey)));

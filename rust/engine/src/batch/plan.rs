@@ -19,6 +19,11 @@ pub(crate) struct Entry {
     pub(crate) rows: u32,
 }
 
+/// How many rows some entries have.
+pub(crate) fn rows_in(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.rows as usize).sum()
+}
+
 /// A call's sessions, in the order of their first rows; each one's rows hang together in a list.
 pub(crate) struct Plan<'c> {
     pub(crate) entries: Vec<Entry>,
@@ -217,18 +222,13 @@ impl Plan<'_> {
         })
     }
 
-    /// How many rows some of the entries have.
-    pub(crate) fn rows(&self, entries: Range<usize>) -> usize {
-        self.entries[entries].iter().map(|entry| entry.rows as usize).sum()
-    }
-
     /// Cuts the entries into runs: about a thousand rows each (they stay in the cache), or fewer, so that every one
     /// of `threads` has one; never under `least` rows, which one core does before another has woken up, or which
     /// must stay together. Of several threads the last runs are smaller: none is long alone with a last one.
     pub(crate) fn runs(&self, threads: usize, least: usize) -> Vec<Range<usize>> {
         const MOST: usize = 1024;
         const LAST: usize = 128;
-        let mut left = self.rows(0..self.entries.len());
+        let mut left = rows_in(&self.entries);
         let target = |left: usize| {
             let share = left.div_ceil(threads);
             let share = if threads == 1 { share } else { share.div_ceil(2).max(LAST).min(share) };

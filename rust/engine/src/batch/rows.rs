@@ -244,9 +244,10 @@ impl Piece<'_> {
         for (outcomes, bytes) in self.runs {
             let behind = |one: &Outcome, next: &Outcome| next.row == one.row + 1 && next.start == one.start + one.len;
             for in_order in outcomes.chunk_by(behind) {
-                let (from, len) = (in_order[0].start, in_order.iter().map(|outcome| outcome.len).sum::<usize>());
-                let to = self.offsets[in_order[0].row as usize] as usize - self.base;
-                self.data[to..to + len].copy_from_slice(&bytes[from..from + len]);
+                let (first, last) = (&in_order[0], &in_order[in_order.len() - 1]);
+                let from = &bytes[first.start..last.start + last.len];
+                let to = self.offsets[first.row as usize] as usize - self.base;
+                self.data[to..to + from.len()].copy_from_slice(from);
             }
         }
     }
